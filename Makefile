@@ -1,0 +1,138 @@
+# On a fresh Debian 12 or Fedora machine with Go and root, `make demo` and `make test` need nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# A login shell finds Go here, sudo and cron often do not.
+export PATH := $(PATH):/usr/local/go/bin
+ifndef HOME
+export HOME := $(shell getent passwd "$$(id -u)" | cut -d: -f6)
+endif
+# What the caller has in GOFLAGS or in a workspace must not decide what is built here.
+export GOFLAGS := -mod=readonly -buildvcs=false
+export GOWORK := off
+
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty --match 'v*' 2>/dev/null | sed 's/^v//' | grep . || echo 0.0.0)
+BIN ?= bin
+FUZZTIME ?= 10s
+
+# The agent runs on small devices: grpcnotrace leaves out gRPC's trace pages, and with them text/template.
+release := -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)'
+tags := integration,device,bench
+
+tools := test/tools/build.sh
+export FLOTTA_TOOLS := $(shell $(tools) path 2>/dev/null)
+export PATH := $(FLOTTA_TOOLS):$(PATH)
+
+# Certificates that the environment brings along would make tests trust, or distrust, the wrong servers. Only the
+# program under test is spared them: the go command may need them to reach its module proxy.
+clean_env := env -u SSL_CERT_FILE -u SSL_CERT_DIR -u AWS_CA_BUNDLE -u CURL_CA_BUNDLE
+# Only what has integration tests runs again in that tier; the device harness has its own turn.
+integration_packages = $(shell grep -rlE --include='*_test.go' '^//go:build .*\<integration\>' . | \
+	grep -v '^\./test/device/' | xargs -r -n 1 dirname | sort -u)
+gotest := gotestsum --format pkgname --format-hide-empty-pkg --
+gotest_long := gotestsum --format testname --format-hide-empty-pkg --
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Build
+
+.PHONY: build
+build: ## build the static binaries into bin/ (BIN=folder)
+	CGO_ENABLED=0 go build $(release) -o $(BIN)/ ./cmd/...
+
+.PHONY: install
+install: ## install the agent and its files below DESTDIR (after make build)
+	install -D -m 0755 $(BIN)/flotta-agent $(DESTDIR)/usr/bin/flotta-agent
+	install -D -m 0644 config/agent.toml $(DESTDIR)/etc/flotta/agent.toml
+	install -D -m 0644 config/yggdrasil/device.toml $(DESTDIR)/etc/yggdrasil/workers/device.toml
+	cd systemd && find system user user-preset -type f -exec install -D -m 0644 {} $(DESTDIR)/usr/lib/systemd/{} \;
+	cd systemd && find sysusers.d tmpfiles.d -type f -exec install -D -m 0644 {} $(DESTDIR)/usr/lib/{} \;
+
+.PHONY: rpm
+rpm: setup ## build the binary package into dist/
+	rpm/build.sh dist $(VERSION)
+
+.PHONY: generate
+generate: tools-generate ## regenerate what is generated
+	test/tools/generate.sh
+
+.PHONY: version
+version: ## print the version that a build gets
+	@echo $(VERSION)
+
+.PHONY: clean
+clean: ## remove bin/ (the tools stay in ~/.cache/flotta-agent)
+	rm -rf bin
+
+##@ Set-up
+
+.PHONY: setup
+setup: ## install the operating system's packages that are missing (Debian, Fedora; root)
+	@test/setup/install.sh
+
+.PHONY: tools
+tools: ## build the pinned tools that are not in the cache yet
+	@$(tools)
+
+tool_groups := tools-generate tools-gotest tools-lint tools-s3 tools-yggd
+.PHONY: $(tool_groups)
+$(tool_groups): tools-%:
+	@$(tools) $*
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" -eq 0 ] || { echo "$(firstword $(MAKECMDGOALS)): this needs root, because it boots devices" >&2; exit 1; }
+
+##@ See it
+
+.PHONY: demo
+demo: root setup tools-yggd tools-s3 build ## a workload from a manifest to a running container, on real parts (KEEP=1 keeps it)
+	go run -exec "$(clean_env)" ./test/demo
+
+##@ Check
+
+.PHONY: test
+test: root setup tools lint verify test-unit test-integration test-device ## every tier; installs what it needs (root)
+
+.PHONY: test-unit
+test-unit: tools-gotest ## pure logic, with the race detector; no root, no network
+	$(gotest) -race -timeout 3m -exec "$(clean_env)" ./...
+
+.PHONY: test-integration
+test-integration: root setup tools-gotest tools-yggd tools-s3 ## each adapter against its one real component (root)
+	$(gotest) -race -count=1 -timeout 15m -tags integration -exec "$(clean_env)" $(integration_packages)
+
+.PHONY: test-device
+test-device: root setup tools-gotest tools-yggd tools-s3 build ## booted devices with yggd, Podman and the agent (root)
+	$(gotest_long) -count=1 -p 1 -timeout 15m -tags integration -exec "$(clean_env)" ./test/device/...
+	$(gotest_long) -count=1 -p 1 -timeout 45m -tags device -exec "$(clean_env)" ./test/e2e/...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (10s) each
+	test/tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: root setup tools-gotest tools-yggd tools-s3 build ## the figures: latency against bare podman, size, memory (root)
+	go test -run '^$$' -bench . -benchmem ./internal/... ./pkg/...
+	go test -count=1 -v -p 1 -timeout 45m -tags bench -exec "$(clean_env)" ./test/bench/...
+
+.PHONY: lint
+lint: tools-lint ## golangci-lint, go vet, govulncheck
+	golangci-lint run ./...
+	go vet -tags $(tags) ./...
+	test/tools/vulncheck.sh -tags $(tags) ./...
+
+.PHONY: fix
+fix: tools-lint ## format, and mend what the linters can mend themselves
+	golangci-lint run --fix ./...
+
+.PHONY: verify
+verify: tools-generate ## fail when generated files or go.mod are not up to date
+	test/tools/verify.sh
