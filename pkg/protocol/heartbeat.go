@@ -1,0 +1,88 @@
+package protocol
+
+// States of a device in a heartbeat.
+const (
+	StatusUp       = "up"
+	StatusDegraded = "degraded"
+)
+
+// Heartbeat is a device's report.
+type Heartbeat struct {
+	Status             string                    `json:"status,omitempty"`
+	Version            string                    `json:"version,omitempty"` // of the configuration in force
+	Workloads          []WorkloadStatus          `json:"workloads"`
+	PlaybookExecutions []PlaybookExecutionStatus `json:"playbook-executions"`
+	Upgrade            *UpgradeStatus            `json:"upgrade,omitempty"`
+	Hardware           *HardwareInfo             `json:"hardware,omitempty"`
+	Events             []EventInfo               `json:"events"`
+}
+
+// States of a workload as flotta declares them. What agents send are Podman's
+// words, in capitals, and any other.
+const (
+	WorkloadDeploying = "deploying"
+	WorkloadRunning   = "running"
+	WorkloadCrashed   = "crashed"
+	WorkloadStopped   = "stopped"
+)
+
+// WorkloadStatus is the state of one workload. Status is free text in practice:
+// agents send Podman's words.
+type WorkloadStatus struct {
+	Name           string `json:"name,omitempty"`
+	LastDataUpload Time   `json:"last_data_upload"`
+	Status         string `json:"status,omitempty"`
+}
+
+// States of a playbook run.
+const (
+	PlaybookDeploying             = "Deploying"
+	PlaybookTargetVerification    = "TargetVerification"
+	PlaybookRunning               = "Running"
+	PlaybookSuccessfullyCompleted = "SuccessfullyCompleted"
+	PlaybookCompletedWithError    = "CompletedWithError"
+)
+
+// PlaybookExecutionStatus is the state of one playbook run.
+type PlaybookExecutionStatus struct {
+	Name           string `json:"name,omitempty"`
+	LastDataUpload Time   `json:"last_data_upload"`
+	Status         string `json:"status,omitempty"`
+}
+
+// Outcomes of an operating system upgrade.
+const (
+	UpgradeSucceeded = "succeeded"
+	UpgradeFailed    = "failed"
+)
+
+// UpgradeStatus is the outcome of the last operating system upgrade.
+type UpgradeStatus struct {
+	CurrentCommitID   string `json:"current_commit_ID,omitempty"`
+	LastUpgradeStatus string `json:"last_upgrade_status,omitempty"`
+	LastUpgradeTime   string `json:"last_upgrade_time,omitempty"`
+}
+
+// Kinds of EventInfo.
+const (
+	EventInfoType = "info"
+	EventWarnType = "warn"
+)
+
+// EventInfo is something that happened on the device. Reason is a single word.
+type EventInfo struct {
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	Type    string `json:"type,omitempty"`
+}
+
+// PlaybookExecution is a playbook that a device is asked to run.
+type PlaybookExecution struct {
+	Name                  string `json:"name,omitempty"`
+	AnsiblePlaybookString string `json:"ansible_playbook_string,omitempty"`
+	LastDataUpload        Time   `json:"last_data_upload"`
+}
+
+// PlaybookExecutionsResponse is what the text in an answer to DirectiveAnsible
+// holds.
+type PlaybookExecutionsResponse []PlaybookExecution
