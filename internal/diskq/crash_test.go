@@ -1,0 +1,149 @@
+package diskq
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	crashDirVar  = "DISKQ_TEST_CRASH_DIR"
+	crashStepVar = "DISKQ_TEST_CRASH_STEP" // "<step> <how many times it passes>"
+)
+
+func timeZero() time.Time { return time.Unix(0, 0) }
+
+// TestMain is also the body of the processes that the crash test kills. Such a
+// process appends numbers, and takes and acknowledges some; it says on standard
+// output what it was promised: "+n" appended, "-n" acknowledged.
+func TestMain(m *testing.M) {
+	dir := os.Getenv(crashDirVar)
+	if dir == "" {
+		os.Exit(m.Run())
+	}
+	if err := crashChild(dir, os.Getenv(crashStepVar)); err != nil {
+		fmt.Println(err)
+		os.Exit(3)
+	}
+	os.Exit(0)
+}
+
+func crashConfig(dir string) Config {
+	return Config{Dir: dir, SegmentBytes: 400, MaxBytes: 1 << 20}
+}
+
+func crashChild(dir, at string) error {
+	step, times, _ := strings.Cut(at, " ")
+	left, err := strconv.Atoi(times)
+	if err != nil {
+		return err
+	}
+	q, err := Open(crashConfig(dir))
+	if err != nil {
+		return err
+	}
+	q.hook = func(s string) error {
+		if s == step || step == "any" {
+			if left--; left < 0 {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}
+		return nil
+	}
+	for {
+		n := q.next
+		if err := q.Append([]byte(strconv.FormatUint(n, 10))); err != nil {
+			return err
+		}
+		fmt.Printf("+%d\n", n)
+		if n%5 != 0 {
+			continue
+		}
+		es, err := q.Read(4)
+		if err != nil {
+			return err
+		}
+		last := es[len(es)-1].Seq
+		fmt.Printf("?%d\n", last) // may be acknowledged from here on
+		if err := q.Ack(last); err != nil {
+			return err
+		}
+		fmt.Printf("-%d\n", last)
+	}
+}
+
+// TestQueueKilled kills a process at all kinds of places again and again, on the
+// same folder. What was promised holds: appended entries are there once, in
+// order; acknowledged ones do not come again.
+func TestQueueKilled(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var appended, acked, maybeAcked uint64
+	for round, step := range []string{
+		"any 1", "write 3", "write 40", "sync 7", "create 0", "create 3", "remove 0", "remove 4", "cursor 0", "cursor 9",
+		"any 50", "any 51", "any 52", "any 53", "any 54", "any 200", "create 8", "remove 9",
+	} {
+		cmd := exec.Command(exe)
+		cmd.Env = append(os.Environ(), crashDirVar+"="+dir, crashStepVar+"="+step)
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("round %d: child ended with %v: %s", round, err, out)
+		}
+		lines := bufio.NewScanner(strings.NewReader(string(out)))
+		for lines.Scan() {
+			n, err := strconv.ParseUint(lines.Text()[1:], 10, 64)
+			if err != nil {
+				t.Fatal(lines.Text())
+			}
+			switch lines.Text()[0] {
+			case '+':
+				appended = n
+			case '?':
+				maybeAcked = n
+			case '-':
+				acked = n
+			}
+		}
+		q, err := Open(crashConfig(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		es := read(t, q, 10_000)
+		if len(es) == 0 && appended > maybeAcked {
+			t.Fatalf("after %q: nothing is left of %d to %d", step, acked, appended)
+		}
+		for i, e := range es {
+			if i == 0 && (e.Seq <= acked || e.Seq > max(acked, maybeAcked)+1) || i > 0 && e.Seq != es[i-1].Seq+1 || string(e.Data) != strconv.FormatUint(e.Seq, 10) {
+				t.Fatalf("after %q: entry %d is %d (%q), acknowledged %d", step, i, e.Seq, e.Data, acked)
+			}
+		}
+		if len(es) > 0 {
+			// One more than promised may have got there.
+			if last := es[len(es)-1].Seq; last != appended && last != appended+1 {
+				t.Fatalf("after %q: the last entry is %d, want %d", step, last, appended)
+			}
+			appended = es[len(es)-1].Seq
+			acked = es[0].Seq - 1
+			maybeAcked = acked
+		}
+		if st := q.Stats(); st.Dropped != (Dropped{}) {
+			t.Errorf("after %q: stats %+v", step, st)
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
