@@ -1,0 +1,66 @@
+package v1alpha1
+
+// Group, Version and APIVersion identify the API of all kinds here.
+const (
+	Group      = "management.project-flotta.io"
+	Version    = "v1alpha1"
+	APIVersion = Group + "/" + Version
+)
+
+// The kinds.
+const (
+	KindEdgeDevice              = "EdgeDevice"
+	KindEdgeDeviceSet           = "EdgeDeviceSet"
+	KindEdgeDeviceSignedRequest = "EdgeDeviceSignedRequest"
+	KindEdgeWorkload            = "EdgeWorkload"
+	KindEdgeConfig              = "EdgeConfig"
+	KindPlaybookExecution       = "PlaybookExecution"
+)
+
+// DefaultNamespace is where every EdgeDeviceSignedRequest lives, and where a
+// device belongs that names no other namespace.
+const DefaultNamespace = "default"
+
+// Labels of an EdgeDevice.
+const (
+	// LabelSignedRequest marks a device, with the value "true", that was
+	// approved and has not registered yet.
+	LabelSignedRequest = "edgedeviceSignedRequest"
+	// LabelMemberOf names the EdgeDeviceSet that a device belongs to.
+	LabelMemberOf = "flotta/member-of"
+	// LabelDeviceByConfig names the EdgeConfig whose playbooks a device runs.
+	LabelDeviceByConfig = "config/device-by-config"
+	// LabelWorkloadPrefix is followed by the name of an attached EdgeWorkload;
+	// the value is "true".
+	LabelWorkloadPrefix = "workload/"
+
+	// Hardware as the device reported it.
+	LabelHostname           = "device.hostname"
+	LabelCPUArchitecture    = "device.cpu-architecture"
+	LabelCPUModel           = "device.cpu-model"
+	LabelSystemManufacturer = "device.system-manufacturer"
+	LabelSystemProduct      = "device.system-product"
+	LabelSystemSerial       = "device.system-serial"
+)
+
+// Labels of an EdgeWorkload.
+const (
+	// LabelSelectorPrefix is followed by what a workload selects devices by, as
+	// an index. Keys that hold a slash cannot be written so.
+	LabelSelectorPrefix       = "selector/"
+	LabelSelectorDeviceName   = LabelSelectorPrefix + "devicename"
+	LabelSelectorDoesNotExist = LabelSelectorPrefix + "doesnotexist"
+	// PodmanPrefix starts the labels and annotations that reach the pod on the
+	// device; it is cut off there. Others stay in the cluster.
+	PodmanPrefix = "podman/"
+)
+
+// LabelTrue is the value of labels that are flags.
+const LabelTrue = "true"
+
+// Finalizers.
+const (
+	FinalizerEdgeDevice = "device-finalizer"
+	// FinalizerDeviceReference is on EdgeWorkload and PlaybookExecution.
+	FinalizerDeviceReference = "yggdrasil-device-reference-finalizer"
+)
