@@ -1,0 +1,228 @@
+package desired
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/project-flotta/flotta-agent/internal/durable"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
+)
+
+const (
+	documentKind    = "desired-state"
+	documentVersion = 1
+)
+
+// record is the payload of the document on disk.
+type record struct {
+	Accepted  time.Time       `json:"accepted"`
+	Withdrawn bool            `json:"withdrawn,omitempty"`
+	Message   json.RawMessage `json:"message,omitempty"`
+}
+
+// RejectedError says why a message was refused. Reason holds nothing of the
+// message's content.
+type RejectedError struct{ Reason string }
+
+func (e *RejectedError) Error() string { return "reject configuration: " + e.Reason }
+
+// Rejection is the newest message that was refused while an older one stayed in
+// force. Time is when it came first, however often it is sent again.
+type Rejection struct {
+	Reason  string
+	Version string // empty when it could not be read
+	Time    time.Time
+}
+
+// Store keeps the desired state. Its methods may be called from any goroutine;
+// Current and Rejected never block on the disk.
+type Store struct {
+	path     string
+	deviceID string
+	log      *slog.Logger
+	writer   durable.Writer // faults for tests
+
+	current  atomic.Pointer[Snapshot]
+	rejected atomic.Pointer[Rejection]
+
+	mu      sync.Mutex         // one Accept at a time
+	inForce *[sha256.Size]byte // sum of the message in force, nil when not known
+	refused *[sha256.Size]byte // sum of the message in rejected
+	unknown bool               // an unknown field was logged
+}
+
+// Open loads the desired state from path, whose folder must exist. A file that
+// is damaged, that this version does not read, or that is for another device is
+// set aside with a log line, and the device starts as told nothing. The error
+// is one of reading the disk.
+func Open(path, deviceID string, log *slog.Logger) (*Store, error) {
+	s := &Store{path: path, deviceID: deviceID, log: log}
+	s.current.Store(NewSnapshot(State{
+		DeviceID:  deviceID,
+		Heartbeat: Heartbeat{Period: DefaultHeartbeatPeriod},
+	}, ""))
+	err := s.load()
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return s, nil
+	case errors.Is(err, durable.ErrCorrupt), errors.Is(err, durable.ErrVersion):
+		aside, aerr := durable.SetAside(path)
+		if aside == "" {
+			return nil, fmt.Errorf("open desired state: %w", errors.Join(err, aerr))
+		}
+		log.Error("desired state unreadable, set aside", "path", path, "aside", aside, "err", err)
+		return s, nil
+	default:
+		return nil, fmt.Errorf("open desired state: %w", err)
+	}
+}
+
+func (s *Store) load() error {
+	var r record
+	if err := durable.LoadDocument(s.path, documentKind, documentVersion, &r); err != nil {
+		return err
+	}
+	if r.Withdrawn {
+		s.current.Store(s.withdrawn())
+		return nil
+	}
+	next, _, err := s.snapshot(r.Message)
+	if err != nil {
+		return &durable.CorruptError{Path: s.path, Reason: err.Error()}
+	}
+	s.current.Store(next)
+	return nil
+}
+
+// Current returns the snapshot in force. It is never nil; its digest is empty
+// when the device was told nothing yet.
+func (s *Store) Current() *Snapshot { return s.current.Load() }
+
+// Rejected returns the newest message that was refused, and false when none was
+// since the last one that was accepted.
+func (s *Store) Rejected() (Rejection, bool) {
+	if r := s.rejected.Load(); r != nil {
+		return *r, true
+	}
+	return Rejection{}, false
+}
+
+// Accept puts the configuration message raw, the JSON content of a data
+// message, into force: on disk first, then for the readers. Nothing is written
+// when it says what is in force already. The error is a *RejectedError when the
+// message makes no sense; any other error is of the disk. Both leave the last
+// good message in force.
+func (s *Store) Accept(raw []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := sha256.Sum256(raw)
+	if s.inForce != nil && sum == *s.inForce { // every poll of an unchanged device
+		s.rejected.Store(nil)
+		s.refused = nil
+		return nil
+	}
+	if r := s.rejected.Load(); r != nil && s.refused != nil && sum == *s.refused { // sent again
+		return &RejectedError{Reason: r.Reason}
+	}
+	next, version, err := s.snapshot(raw)
+	if err != nil {
+		s.refused = &sum
+		s.rejected.Store(&Rejection{Reason: err.Error(), Version: printable(version, maxReasonSize), Time: time.Now()})
+		return &RejectedError{Reason: err.Error()}
+	}
+	s.logUnknown(raw)
+	if next.digest != s.Current().digest {
+		if err := s.persist(record{Accepted: time.Now().UTC(), Message: raw}); err != nil {
+			return err
+		}
+	}
+	s.inForce, s.refused = &sum, nil
+	s.rejected.Store(nil)
+	s.publish(next)
+	return nil
+}
+
+// Withdraw puts the end of being managed into force, on disk first: a State
+// with nothing in it and Withdrawn set. The next accepted message replaces it.
+func (s *Store) Withdraw() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Current().digest == withdrawnDigest {
+		return nil
+	}
+	if err := s.persist(record{Accepted: time.Now().UTC(), Withdrawn: true}); err != nil {
+		return err
+	}
+	s.inForce, s.refused = nil, nil
+	s.rejected.Store(nil)
+	s.publish(s.withdrawn())
+	return nil
+}
+
+func (s *Store) persist(r record) error {
+	if err := s.writer.SaveDocument(s.path, documentKind, documentVersion, r, 0o600); err != nil {
+		return fmt.Errorf("persist desired state: %w", err)
+	}
+	return nil
+}
+
+// publish replaces the snapshot in force, unless next says just the same. Only
+// called with mu held.
+func (s *Store) publish(next *Snapshot) {
+	prev := s.Current()
+	if prev.digest == next.digest && prev.state.Version == next.state.Version {
+		return
+	}
+	s.current.Store(next)
+	close(prev.superseded)
+}
+
+func (s *Store) withdrawn() *Snapshot {
+	return NewSnapshot(State{
+		DeviceID:  s.deviceID,
+		Heartbeat: Heartbeat{Period: DefaultHeartbeatPeriod},
+		Withdrawn: true,
+	}, withdrawnDigest)
+}
+
+// snapshot decodes raw. The error is the reason to refuse it; version is what
+// could be read of it even then.
+func (s *Store) snapshot(raw []byte) (next *Snapshot, version string, err error) {
+	m, err := parse(raw)
+	if err == nil {
+		err = checkDevice(m, s.deviceID)
+	}
+	if err != nil {
+		return nil, m.Version, err
+	}
+	d, err := digest(m)
+	if err != nil {
+		return nil, m.Version, err
+	}
+	return NewSnapshot(decode(m, s.deviceID), d), m.Version, nil
+}
+
+// logUnknown says once that the server knows more than this agent.
+func (s *Store) logUnknown(raw []byte) {
+	if s.unknown || !s.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	var m protocol.DeviceConfigurationMessage
+	if err := d.Decode(&m); err != nil {
+		// The message was decoded before: it is an unknown field, and its name
+		// is all that the error quotes.
+		s.unknown = true
+		s.log.Debug("configuration has unknown fields, ignored", "err", printable(err.Error(), maxReasonSize))
+	}
+}
