@@ -1,0 +1,99 @@
+package podman
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// ContainerSummary is one entry of a container list.
+type ContainerSummary struct {
+	ID        string            `json:"Id"`
+	Names     []string          `json:"Names"`
+	Image     string            `json:"Image"`
+	ImageID   string            `json:"ImageID"`
+	State     string            `json:"State"`
+	PodID     string            `json:"Pod"`
+	Infra     bool              `json:"IsInfra"`
+	ExitCode  int32             `json:"ExitCode"`
+	StartedAt UnixTime          `json:"StartedAt"`
+	Labels    map[string]string `json:"Labels"`
+}
+
+// UnixTime is a time that the wire carries as seconds since 1970.
+type UnixTime struct{ time.Time }
+
+// UnmarshalJSON accepts an integer, and null as the zero time.
+func (t *UnixTime) UnmarshalJSON(raw []byte) error {
+	var seconds int64
+	if err := json.Unmarshal(raw, &seconds); err != nil {
+		return err
+	}
+	t.Time = time.Time{}
+	if seconds > 0 {
+		t.Time = time.Unix(seconds, 0).UTC()
+	}
+	return nil
+}
+
+// Containers lists the containers, running or not, that carry label, given as
+// key or key=value. Infra and service containers carry no pod's labels.
+func (c *Client) Containers(ctx context.Context, label string) ([]ContainerSummary, error) {
+	f, err := filters(map[string][]string{"label": {label}})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var list []ContainerSummary
+	r := request{
+		method: http.MethodGet, path: "/containers/json",
+		query: url.Values{"all": {"true"}, "filters": {f}},
+	}
+	if err := c.call(ctx, r, &list); err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	return list, nil
+}
+
+// Container is what an inspection shows.
+type Container struct {
+	ID           string         `json:"Id"`
+	Name         string         `json:"Name"`
+	PodID        string         `json:"Pod"`
+	ImageID      string         `json:"Image"`
+	ImageName    string         `json:"ImageName"`
+	ImageDigest  string         `json:"ImageDigest"`
+	RestartCount int            `json:"RestartCount"` // by Podman's restart policy
+	State        ContainerState `json:"State"`
+}
+
+// ContainerState is a container's life so far.
+type ContainerState struct {
+	Status     string    `json:"Status"`
+	Running    bool      `json:"Running"`
+	OOMKilled  bool      `json:"OOMKilled"`
+	ExitCode   int32     `json:"ExitCode"`
+	Error      string    `json:"Error"`
+	StartedAt  time.Time `json:"StartedAt"`  // the last start
+	FinishedAt time.Time `json:"FinishedAt"` // the last exit; year 1 before the first
+	Health     Health    `json:"Health"`
+}
+
+// Health is the verdict of a container's health check; Status is empty without
+// one, else starting, healthy or unhealthy.
+type Health struct {
+	Status string `json:"Status"`
+}
+
+// Container inspects one container by name or ID; ErrNotFound when there is
+// none.
+func (c *Client) Container(ctx context.Context, name string) (Container, error) {
+	var out Container
+	r := request{method: http.MethodGet, path: "/containers/" + url.PathEscape(name) + "/json"}
+	if err := c.call(ctx, r, &out); err != nil {
+		return Container{}, fmt.Errorf("inspect container %s: %w", name, err)
+	}
+	return out, nil
+}
