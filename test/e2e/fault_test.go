@@ -1,0 +1,146 @@
+//go:build device
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/project-flotta/flotta-agent/test/site"
+	"github.com/project-flotta/flotta-agent/test/testenv"
+)
+
+// pod returns the manifest of a workload that tells its round.
+func (r *rig) pod(name, port, round string) string {
+	return r.workload(name, fmt.Sprintf("args: [serve, '8080']\nports: [{containerPort: 8080, hostPort: %s}]\nenv: [{name: ROUND, value: '%s'}]", port, round), "")
+}
+
+func TestKilledAtEveryStepOfAnApply(t *testing.T) {
+	t.Parallel()
+	agent := faultyAgent(t)
+	const crashFile = "/run/flotta-crash"
+	r := newRig(t, site.EdgeConfig{Agent: agent, WorkerEnv: []string{"FLOTTA_TEST_CRASH_FILE=" + crashFile}})
+	r.save("w.yaml", r.pod("steady", "18080", "begin"))
+	r.save("other.yaml", r.workload("bystander", "args: [sleep]", ""))
+	r.answers("18080", "/env?name=ROUND", "begin")
+	r.phase("bystander", "Running")
+	bystander := r.running("bystander", "app")
+
+	for _, step := range []string{
+		"apply-begin", "staged", "previous-kept", "secrets-made", "images-pulled",
+		"swapped", "enabled", "restarted", "proven", "recorded",
+	} {
+		must(t, r.edge.WriteFile(crashFile, []byte(step+":1"), 0o600))
+		r.save("w.yaml", r.pod("steady", "18080", step))
+		r.until("the agent was killed at "+step, func() error {
+			if _, err := os.Stat(r.edge.Path(crashFile)); err == nil {
+				return fmt.Errorf("it passed no such step yet")
+			}
+			return nil
+		})
+		// yggd waits longer each time before it starts a worker that died young.
+		if _, err := r.edge.Run(r.ctx, "systemctl", "restart", "yggd.service"); err != nil {
+			t.Fatal(err)
+		}
+		r.answers("18080", "/env?name=ROUND", step)
+		r.phase("steady", "Running")
+		pods, err := r.edge.Podman(r.ctx, "pod", "ps", "--noheading", "--filter", "name=steady")
+		must(t, err)
+		if n := len(strings.Split(pods, "\n")); n != 1 {
+			t.Errorf("after %s there are %d pods: %s", step, n, pods)
+		}
+	}
+	if now := r.running("bystander", "app"); now != bystander {
+		t.Error("a workload that nobody changed was restarted")
+	}
+}
+
+// faultyAgent builds the agent with its points of failure.
+func faultyAgent(t *testing.T) string {
+	t.Helper()
+	root, err := testenv.Root()
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "flotta-agent")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "grpcnotrace,faultpoints", "-o", path, "./cmd/flotta-agent")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+func TestPowerCutAndBootWithoutNetwork(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, site.EdgeConfig{})
+	r.save("w.yaml", r.pod("steady", "18080", "kept"))
+	r.answers("18080", "/env?name=ROUND", "kept")
+	r.phase("steady", "Running")
+
+	must(t, r.edge.PowerCut())
+	must(t, r.edge.CutNetwork(r.ctx))
+	must(t, r.edge.PowerOn(r.ctx))
+	r.running("steady", "app")
+	// What was saved meanwhile arrives when the network is back, and until then
+	// the agent leaves alone what runs.
+	id := r.running("steady", "app")
+	r.until("the agent runs without network", func() error {
+		_, err := r.edge.Run(r.ctx, "pgrep", "-x", "flotta-agent")
+		return err
+	})
+	r.save("w.yaml", r.pod("steady", "18080", "new"))
+	hold(t, 10*time.Second, func() error {
+		now, err := r.edge.Container(r.ctx, "steady", "app")
+		if err == nil && now != id {
+			err = fmt.Errorf("the container was replaced while the network was cut")
+		}
+		return err
+	})
+	must(t, r.edge.RestoreNetwork(r.ctx))
+	r.answers("18080", "/env?name=ROUND", "new")
+}
+
+func TestServersAndYggdRestart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, site.EdgeConfig{})
+	r.save("w.yaml", r.pod("steady", "18080", "one"))
+	r.answers("18080", "/env?name=ROUND", "one")
+	r.phase("steady", "Running")
+	id := r.running("steady", "app")
+
+	r.site.API.Kill()
+	_, err := r.edge.Run(r.ctx, "systemctl", "restart", "yggd.service")
+	must(t, err)
+	must(t, r.edge.Kill(r.ctx, "KILL", "^/usr/sbin/yggd"))
+	hold(t, 5*time.Second, func() error {
+		now, err := r.edge.Container(r.ctx, "steady", "app")
+		if err == nil && now != id {
+			err = fmt.Errorf("the container was replaced while the servers were away")
+		}
+		return err
+	})
+	must(t, r.site.API.Start())
+	r.save("w.yaml", r.pod("steady", "18080", "two"))
+	r.answers("18080", "/env?name=ROUND", "two")
+}
+
+func TestSlowAndLossyNetwork(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, true)
+	s.APIPath.Delay(100 * time.Millisecond) // each way: 200 ms for an answer
+	s.S3Path.Delay(100 * time.Millisecond)
+	e := newEdge(t, s, site.EdgeConfig{})
+	must(t, e.LosePackets(t.Context(), 10))
+	r := &rig{T: t, ctx: t.Context(), site: s, edge: e}
+	must(t, e.Registered(t.Context()))
+	r.device("", "")
+	r.save("w.yaml", r.workload("far", "args: [write, /export/out/now, hello]", "data: {egress: [{source: out, target: far}]}\n"))
+	r.running("far", "app")
+	r.phase("far", "Running")
+	r.object("far/now", "hello\n")
+}
