@@ -176,7 +176,7 @@ func (r *egressRun) dispatch(ctx context.Context, pool *errgroup.Group, op egres
 			since = r.now
 		}
 		r.waiting[name] = since
-		r.count(&r.cycle.pending, 1)
+		r.count(&r.pending, 1)
 	case opCompare, opTransfer:
 		if !r.due(name) || ctx.Err() != nil {
 			return

@@ -175,7 +175,7 @@ func TestEgressOneBadItemFailsAlone(t *testing.T) {
 	for i := range 20 {
 		b.write(fmt.Sprintf("out/f%02d", i), "x")
 	}
-	store.setFault(func(op, key string) error {
+	store.setFault(func(_, key string) error {
 		if key == "up/f07" {
 			return fmt.Errorf("put: %w", s3.ErrRefused)
 		}
@@ -205,7 +205,7 @@ func TestEgressGivesUpOnAStoreThatIsDown(t *testing.T) {
 	for i := range 200 {
 		b.write(fmt.Sprintf("out/f%03d", i), "x")
 	}
-	store.setFault(func(op, key string) error {
+	store.setFault(func(op, _ string) error {
 		if op == "Put" {
 			return fmt.Errorf("put: %w", s3.ErrUnavailable)
 		}

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 
 	"github.com/project-flotta/flotta-agent/internal/datasync/s3"
 	"github.com/project-flotta/flotta-agent/internal/secret"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 	"github.com/project-flotta/flotta-agent/test/testenv"
 )
 
@@ -474,4 +476,64 @@ func TestAsTheWireSaysIt(t *testing.T) {
 	b.tell(told)
 	b.write("out/g", "up again")
 	eventually(t, "it works again", func() bool { return len(keysOf(t, client, "up/")) == 2 })
+}
+
+func TestDownloadsBelongToTheOwner(t *testing.T) {
+	store := newMemStore()
+	store.set("down/a/b/f", []byte("x"), s3.Upload{Mode: 0o4711})
+	b := newBench(t, store, paths(nil, down()), func(c *Config) { c.Owner = &Owner{UID: 4321, GID: 1234} })
+	b.mustSync(ingress)
+	for name, mode := range map[string]os.FileMode{
+		".": 0o755 | os.ModeDir, "in": 0o755 | os.ModeDir, "in/a/b": 0o755 | os.ModeDir, "in/a/b/f": 0o755,
+	} {
+		info, err := os.Stat(b.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || st.Uid != 4321 || st.Gid != 1234 || info.Mode() != mode {
+			t.Errorf("%s: %v, owner %d:%d", name, info.Mode(), st.Uid, st.Gid)
+		}
+	}
+}
+
+// TestFullDisk fills a small disk: downloads stop before it is full, and go on.
+func TestFullDisk(t *testing.T) {
+	store := newMemStore()
+	for i := range 8 {
+		store.set(fmt.Sprintf("down/f%d", i), bytes.Repeat([]byte{byte(i)}, 1<<20), s3.Upload{})
+	}
+	b := newBench(t, store, paths(nil, []protocol.DataPath{{Source: "nothing", Target: "in"}}), func(c *Config) {
+		c.ReserveBytes = 2 << 20
+	})
+	b.stop()
+	disk := b.path("")
+	if err := os.MkdirAll(disk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	b.write("ballast", strings.Repeat("x", 2<<20))
+	b.tell(paths(nil, down()))
+	b.restart()
+	if err := b.sync(ingress); err == nil {
+		t.Error("all fits")
+	}
+	if s := b.status(ingress); s.Blocked == "" || len(b.files("in")) == 0 || len(b.files("in")) > 4 {
+		t.Errorf("%d files, status %+v", len(b.files("in")), s)
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(disk, &st); err != nil || int64(st.Bavail)*st.Bsize < 2<<20 {
+		t.Errorf("%d blocks are free (err %v)", st.Bavail, err)
+	}
+	if err := os.Remove(b.path("ballast")); err != nil {
+		t.Fatal(err)
+	}
+	// Two files still have no room, so the reserve is what stops now.
+	_ = b.sync(ingress)
+	if n := len(b.files("in")); n != 6 && n != 5 {
+		t.Errorf("%d files", n)
+	}
 }

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // The index is one bbolt file.
 //
 //	meta                 "format" = "1"
-//	uploads              workload = time of its last upload, Unix milliseconds
+//	uploads              workload = time of its last upload, Unix milliseconds as a varint
 //	routes/<route>/files path in the volume = record
 //	routes/<route>/hints key in the bucket = size, ETag
 //	routes/<route>       "seeded": the bucket was listed since the index is new
@@ -59,8 +60,7 @@ func openIndex(path string, log *slog.Logger) (*index, error) {
 	if err == nil || errors.Is(err, ErrIndexLocked) {
 		return ix, err
 	}
-	var damaged *damagedError
-	if !errors.As(err, &damaged) {
+	if _, ok := errors.AsType[*damagedError](err); !ok {
 		return nil, err
 	}
 	aside := path + ".corrupt"
@@ -114,11 +114,10 @@ func openBolt(path string) (db *bbolt.DB, err error) {
 	switch {
 	case err == nil:
 		return db, nil
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, fmt.Errorf("open %s: %w", path, ErrIndexLocked)
 	}
-	var system *os.PathError
-	if errors.As(err, &system) {
+	if _, ok := errors.AsType[*os.PathError](err); ok {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	return nil, &damagedError{reason: err}
@@ -267,7 +266,7 @@ func (ix *index) put(id string, records map[string]record, uploaded time.Time) e
 			return nil
 		}
 		workload, _, _ := strings.Cut(id, "\x00")
-		v := binary.BigEndian.AppendUint64(nil, uint64(uploaded.UnixMilli()))
+		v := binary.AppendVarint(nil, uploaded.UnixMilli())
 		return b.Tx().Bucket(bucketUploads).Put([]byte(workload), v)
 	})
 	if err == nil {
@@ -375,8 +374,8 @@ func (ix *index) lastUploads() (map[string]time.Time, error) {
 	out := map[string]time.Time{}
 	err := ix.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketUploads).ForEach(func(k, v []byte) error {
-			if len(v) == 8 {
-				out[string(k)] = time.UnixMilli(int64(binary.BigEndian.Uint64(v)))
+			if ms, n := binary.Varint(v); n > 0 {
+				out[string(k)] = time.UnixMilli(ms)
 			}
 			return nil
 		})

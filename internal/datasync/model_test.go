@@ -3,6 +3,7 @@ package datasync
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -145,9 +146,7 @@ func (m *model) check(when string) {
 		}
 	}
 	want := map[string]string{}
-	for name, data := range m.local {
-		want[name] = data
-	}
+	maps.Copy(want, m.local)
 	for name, data := range m.aside {
 		want[name+asideSuffix] = data
 	}

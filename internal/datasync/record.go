@@ -109,7 +109,10 @@ func (d *decoder) varint() int64 {
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.rest)
-	return v * uint64(d.advance(n))
+	if d.advance(n) == 0 {
+		return 0
+	}
+	return v
 }
 
 // advance skips n bytes and returns 1, or notes that there is no field and

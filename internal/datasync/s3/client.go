@@ -139,8 +139,7 @@ func New(cfg Config) (*Client, error) {
 
 // certificateRefused makes an end of a server that is not the one meant.
 func certificateRefused(err error) aws.Ternary {
-	var refused *tls.CertificateVerificationError
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return aws.FalseTernary
 	}
 	return aws.UnknownTernary

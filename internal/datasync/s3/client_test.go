@@ -209,10 +209,10 @@ func TestFailedUploadInPartsIsAborted(t *testing.T) {
 	aborted := make(chan string, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	client := fake(t, nil, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodPost:
+		switch r.Method {
+		case http.MethodPost:
 			_, _ = fmt.Fprint(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
-		case r.Method == http.MethodDelete:
+		case http.MethodDelete:
 			aborted <- r.URL.Query().Get("uploadId")
 		default:
 			cancel() // and the part is never answered

@@ -89,16 +89,13 @@ func failure(ctx context.Context, op, key string, err error) error {
 		return fmt.Errorf("%s %q: %w", op, key, cause)
 	}
 	e := &Error{Op: op, Key: key, err: err}
-	var answered *awshttp.ResponseError
-	if errors.As(err, &answered) {
+	if answered, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		e.Status = answered.HTTPStatusCode()
 	}
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		e.Code = api.ErrorCode()
 	}
-	var unsent *smithyhttp.RequestSendError
-	if errors.As(err, &unsent) {
+	if unsent, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		e.err = unsent.Err // without the SDK's layers, which say nothing
 	}
 	e.kind = kindOf(e.Code, e.Status)
