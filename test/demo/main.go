@@ -47,7 +47,11 @@ func run(ctx context.Context, keep bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.site.Close()) }()
-	for _, step := range d.steps() {
+	steps := d.steps()
+	if keep {
+		steps = steps[:len(steps)-1] // the removal: there is to be something to look at
+	}
+	for _, step := range steps {
 		if err := d.play(ctx, step); err != nil {
 			d.explain()
 			return fmt.Errorf("%s: %w", step.title, err)
