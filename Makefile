@@ -94,7 +94,8 @@ root:
 
 .PHONY: demo
 demo: root setup tools-yggd tools-s3 build ## a workload from a manifest to a running container, on real parts (KEEP=1 keeps it)
-	go run -exec "$(clean_env)" ./test/demo
+	go build -o $(BIN)/demo ./test/demo
+	exec $(clean_env) $(BIN)/demo
 
 ##@ Check
 

@@ -16,7 +16,9 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whoever reads the output may leave first; that must not end us before we have cleaned up.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Getenv("KEEP") != "")
 	stop()
 	if err != nil {
@@ -28,9 +30,12 @@ func main() {
 // patience is how long one step may take on a machine under load.
 const patience = 2 * time.Minute
 
+var errInterrupted = errors.New("interrupted; everything is removed")
+
 // demo is the stage: a control plane and one device.
 type demo struct {
 	began time.Time
+	dir   string
 	site  *site.Site
 	edge  *site.Edge
 }
@@ -41,18 +46,18 @@ func run(ctx context.Context, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demo{began: time.Now()}
-	if d.site, err = site.Start(ctx, site.Config{Dir: dir}); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.site.Close()) }()
+	d := &demo{began: time.Now(), dir: dir}
+	defer func() { err = errors.Join(err, d.close()) }()
 	steps := d.steps()
 	if keep {
-		steps = steps[:len(steps)-1] // the removal: there is to be something to look at
+		steps = steps[:len(steps)-1] // without the removal: there is something to look at
 	}
 	for _, step := range steps {
-		if err := d.play(ctx, step); err != nil {
+		err := d.play(ctx, step)
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		if err != nil {
 			d.explain()
 			return fmt.Errorf("%s: %w", step.title, err)
 		}
@@ -66,28 +71,40 @@ func run(ctx context.Context, keep bool) (err error) {
 	return nil
 }
 
+// close removes everything that there is so far.
+func (d *demo) close() error {
+	var err error
+	if d.site != nil {
+		err = d.site.Close()
+	}
+	return errors.Join(err, os.RemoveAll(d.dir))
+}
+
 // step is one thing that is shown. Its function returns what there is to see.
 type step struct {
 	title string
 	show  func(context.Context) (string, error)
 }
 
+// play prints the title at once, so that one sees what is being waited for.
 func (d *demo) play(ctx context.Context, s step) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	start := time.Now()
+	fmt.Printf("%6.1fs  %-58s ", start.Sub(d.began).Seconds(), s.title)
 	seen, err := s.show(ctx)
 	if err != nil {
+		fmt.Println(" not done")
 		return err
 	}
-	fmt.Printf("%6.1fs  %-58s %5.1fs\n", time.Since(d.began).Seconds(), s.title, time.Since(start).Seconds())
+	fmt.Printf("%5.1fs\n", time.Since(start).Seconds())
 	for line := range strings.Lines(seen) {
 		fmt.Print("           │ ", strings.TrimRight(line, "\n"), "\n")
 	}
 	return nil
 }
 
-// explain prints what the device has to say about a step that failed.
+// explain prints what the device and the Edge API have to say about a step that failed.
 func (d *demo) explain() {
 	if d.edge == nil {
 		return
@@ -95,11 +112,22 @@ func (d *demo) explain() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	fmt.Fprintln(os.Stderr, d.edge.Journal(ctx, 80))
+	fmt.Fprintln(os.Stderr, d.site.Problems())
+}
+
+// start starts the control plane.
+func (d *demo) start(ctx context.Context) (string, error) {
+	s, err := site.Start(ctx, site.Config{Dir: d.dir})
+	if err != nil {
+		return "", err
+	}
+	d.site = s
+	return fmt.Sprintf("Edge API on port %d, S3 on port %d with the bucket %s", s.API.Port, s.S3.Port, site.Bucket), nil
 }
 
 func (d *demo) lookAround() {
 	enter := fmt.Sprintf("nsenter --target %d --all --", d.edge.Leader())
-	flotta := enter + " setpriv --reuid flotta --regid flotta --init-groups env HOME=/var/home/flotta XDG_RUNTIME_DIR=/run/user/$(" +
+	flotta := enter + " setpriv --reuid flotta --regid flotta --init-groups env -i PATH=$PATH HOME=/var/home/flotta XDG_RUNTIME_DIR=/run/user/$(" +
 		enter + " id -u flotta)"
 	fmt.Printf(`
 Everything is left running. To look around, as root on this machine:
@@ -128,8 +156,20 @@ func (d *demo) boot(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	r, err := edge.Run(ctx, "sh", "-c", "ps -o pid=,args= -p 1; pgrep -a yggd; podman --version")
-	return r.Stdout, err
+	rootless, err := edge.Podman(ctx, "info", "--format", "{{.Host.Security.Rootless}}")
+	if err == nil && rootless != "true" {
+		err = fmt.Errorf("podman info says rootless: %s", rootless)
+	}
+	if err != nil {
+		return "", err
+	}
+	// yggd starts the agent, which may be a moment after the boot.
+	var seen device.Result
+	err = site.Until(ctx, patience, func() error {
+		seen, err = edge.Run(ctx, "sh", "-ec", "ps -o pid=,args= -p 1 | grep systemd; pgrep -a yggd; pgrep -a flotta-agent; podman --version")
+		return err
+	})
+	return seen.Stdout, err
 }
 
 func imageOf(tag string) string { return "localhost/flotta-test:" + tag }

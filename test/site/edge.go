@@ -47,21 +47,6 @@ interval = "2s"
 retry = "1s"
 `
 
-const yggdUnit = `[Unit]
-Description=yggdrasil
-After=network.target
-StartLimitIntervalSec=0
-
-[Service]
-ExecStartPre=/bin/mkdir -p /var/yggdrasil
-ExecStart=/usr/sbin/yggd
-Restart=always
-RestartSec=1
-
-[Install]
-WantedBy=multi-user.target
-`
-
 // Edge is a device that runs yggd and the agent.
 type Edge struct {
 	*device.Device
@@ -109,16 +94,16 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 		cfg.Settings = DefaultSettings
 	}
 	return map[string]device.File{
-		"/usr/bin/flotta-agent":                {Source: cfg.Agent, Mode: 0o755},
-		"/usr/sbin/yggd":                       {Source: yggd, Mode: 0o755},
-		"/etc/yggdrasil/config.toml":           {Content: []byte(s.yggdConfig(id))},
-		"/etc/yggdrasil/workers/device.toml":   {Content: []byte(withEnv(string(worker), cfg.WorkerEnv))},
-		"/etc/flotta/agent.toml":               {Content: []byte(cfg.Settings)},
-		certFile:                               {Content: cert, Mode: 0o600},
-		keyFile:                                {Content: key, Mode: 0o600},
-		caFile:                                 {Source: s.Bootstrap("ca.pem")},
-		"/usr/lib/systemd/system/yggd.service": {Content: []byte(yggdUnit)},
-		"/usr/lib/systemd/system/multi-user.target.wants/yggd.service": {Link: "../yggd.service"},
+		"/usr/bin/flotta-agent":              {Source: cfg.Agent, Mode: 0o755},
+		"/usr/sbin/yggd":                     {Source: yggd, Mode: 0o755},
+		"/etc/yggdrasil/config.toml":         {Content: []byte(s.yggdConfig(id))},
+		"/etc/yggdrasil/workers/device.toml": {Content: []byte(withEnv(string(worker), cfg.WorkerEnv))},
+		"/etc/flotta/agent.toml":             {Content: []byte(cfg.Settings)},
+		certFile:                             {Content: cert, Mode: 0o600},
+		keyFile:                              {Content: key, Mode: 0o600},
+		caFile:                               {Source: s.Bootstrap("ca.pem")},
+		"/etc/systemd/system/yggd.service":   device.YggdUnit(),
+		"/etc/systemd/system/multi-user.target.wants/yggd.service": {Link: "../yggd.service"},
 	}, nil
 }
 
