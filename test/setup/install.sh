@@ -9,13 +9,13 @@ set -euo pipefail
 debian=(
 	podman crun conmon netavark aardvark-dns uidmap fuse-overlayfs slirp4netns catatonit
 	systemd systemd-container dbus dbus-user-session libpam-systemd
-	nftables iproute2 iptables protobuf-compiler rpm strace e2fsprogs xfsprogs util-linux mount passwd
+	nftables iproute2 iptables protobuf-compiler rpm strace e2fsprogs xfsprogs util-linux mount passwd procps
 	git gcc libc6-dev # the race detector needs a C compiler
 )
 fedora=(
 	podman crun conmon netavark aardvark-dns shadow-utils fuse-overlayfs slirp4netns passt catatonit
 	systemd systemd-container systemd-pam dbus-daemon
-	nftables iproute iptables-nft protobuf-compiler rpm-build strace e2fsprogs xfsprogs util-linux
+	nftables iproute iptables-nft protobuf-compiler rpm-build strace e2fsprogs xfsprogs util-linux procps-ng
 	git gcc glibc-devel
 )
 
