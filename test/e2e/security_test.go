@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -82,17 +83,21 @@ func (p peer) post(id, directive string, content any) (int, []byte) {
 // enrolled registers a device by hand and returns its credential.
 func enrolled(t *testing.T, s *site.Site, register peer, id string) tls.Certificate {
 	t.Helper()
-	for {
+	ask := func() int {
 		status, _ := register.post(id, protocol.DirectiveEnrolment, protocol.EnrolmentInfo{Features: &protocol.DeviceFeatures{}})
-		if status == http.StatusAlreadyReported {
-			break
-		}
-		if status != http.StatusOK {
-			t.Fatalf("enrolment of %s: %d", id, status)
-		}
-		_, err := s.API.Command(t.Context(), "approve", id)
-		must(t, err)
+		return status
 	}
+	if status := ask(); status != http.StatusOK {
+		t.Fatalf("enrolment of %s: %d", id, status)
+	}
+	_, err := s.API.Command(t.Context(), "approve", id)
+	must(t, err)
+	until(t, "device "+id+" is let in", func() error {
+		if status := ask(); status != http.StatusAlreadyReported {
+			return fmt.Errorf("enrolment: %d", status)
+		}
+		return nil
+	})
 	key, err := pki.NewKey()
 	must(t, err)
 	csr, err := pki.CertificateRequest(key, id)
