@@ -3,11 +3,7 @@
 package bench
 
 import (
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,100 +12,82 @@ import (
 	"github.com/project-flotta/flotta-agent/test/site"
 )
 
-// TestPollWithoutChangeIsFree looks at the agent's system calls while yggd polls
-// and nothing changes: it must hear of the polls and call nobody.
-func TestPollWithoutChangeIsFree(t *testing.T) {
-	s, e := newEdge(t, "log-level = \"info\"\n[runtime]\nresync = \"1h\"\n[sync]\ninterval = \"1h\"\n")
-	save(t, s, e, "quiet", 1)
-	running(t, e, "quiet", 1)
-	time.Sleep(20 * time.Second) // applied, settled and reported
-	calls := trace(t, e, s.S3Path.Port(), 30*time.Second)
-	t.Logf("in 30 s of polls without a change: %+v", calls)
-	if calls.yggd == 0 {
-		t.Error("no poll was seen, so this proves nothing")
+// pollWithoutChange looks at the agent's system calls while yggd polls and
+// nothing changes: it must hear of the polls and call nobody. A change after
+// that shows that a call would have been seen.
+func pollWithoutChange(t *testing.T, figures *report) {
+	r := newRig(t, quietSettings)
+	r.save("quiet", 1)
+	r.running("quiet", 1)
+	r.settled("quiet")
+	time.Sleep(15 * time.Second) // what follows a change has come to rest
+	quiet := r.trace(30*time.Second, nil)
+	figures.add(t, "30 s of polls without a change", "%s", quiet)
+	if quiet.polls < 3 {
+		t.Errorf("only %d polls were seen", quiet.polls)
 	}
-	if calls.podman+calls.systemd+calls.s3+calls.other != 0 {
-		t.Errorf("a poll without a change called somebody: %+v", calls)
+	if quiet.podman+quiet.systemd+quiet.s3+quiet.other != 0 {
+		t.Errorf("a poll without a change called somebody: %s", quiet)
 	}
-}
-
-// TestIdleCost reports what the agent does by itself with default settings.
-func TestIdleCost(t *testing.T) {
-	s, e := newEdge(t, "log-level = \"info\"\n")
-	save(t, s, e, "quiet", 1)
-	running(t, e, "quiet", 1)
-	time.Sleep(40 * time.Second)
-	calls := trace(t, e, s.S3Path.Port(), time.Minute)
-	t.Logf("in a minute with defaults and one workload with egress: %+v", calls)
-	if calls.s3 != 0 {
-		t.Errorf("an idle egress cycle made %d requests to S3", calls.s3)
+	changed := r.trace(15*time.Second, func() {
+		r.save("quiet", 2)
+		r.running("quiet", 2)
+	})
+	figures.add(t, "  15 s with a change, for comparison", "%s", changed)
+	if changed.podman == 0 || changed.systemd == 0 {
+		t.Errorf("calls to Podman and systemd are not seen, so that none were seen proves nothing: %s", changed)
 	}
 }
 
-// calls counts what was written, by who it was to. yggd's calls of the agent and
-// the agent's of yggd count as one; other is nobody we know.
-type calls struct{ yggd, podman, systemd, s3, other int }
-
-func (c *calls) add(peer string) {
-	switch {
-	case strings.Contains(peer, "@ygg"):
-		c.yggd++
-	case strings.Contains(peer, "podman.sock"):
-		c.podman++
-	case strings.Contains(peer, "systemd/private"), strings.Contains(peer, "/bus"):
-		c.systemd++
-	default:
-		c.other++
+// idleCost reports what the agent does by itself with the settings that users
+// have. When no file has changed, egress asks S3 for nothing.
+func idleCost(t *testing.T, figures *report) {
+	r := newRig(t, userSettings)
+	r.save("quiet", 1)
+	r.running("quiet", 1)
+	r.export("first")
+	r.settled("quiet")
+	time.Sleep(15 * time.Second) // what follows a change has come to rest
+	before := r.cpuTime()
+	time.Sleep(time.Minute)
+	figures.add(t, "a minute of idling, defaults", "%s of CPU time (in steps of 10ms)", r.cpuTime()-before)
+	idle := r.trace(time.Minute, nil)
+	figures.add(t, "  calls in a minute", "%s", idle)
+	if idle.s3 != 0 {
+		t.Errorf("idle egress spoke to S3: %s", idle)
+	}
+	busy := r.trace(20*time.Second, func() { r.export("second") })
+	figures.add(t, "  20 s with a new file, for comparison", "%s", busy)
+	if busy.s3 == 0 {
+		t.Errorf("calls to S3 are not seen, so that none were seen proves nothing: %s", busy)
 	}
 }
 
-var (
-	unixSocket  = regexp.MustCompile(`UNIX-STREAM:\[(\d+)->(\d+)`)
-	unixConnect = regexp.MustCompile(`connect\(.*sun_path=(@?"[^"]*")`)
-)
-
-// trace counts what the agent writes to its peers, and its connections to them.
-func trace(t *testing.T, e *site.Edge, s3Port int, d time.Duration) calls {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
-	names := map[string]string{}
-	addSocketNames(t, e, names)
-	// From within the device's network, because only there the kernel tells which
-	// two sockets are connected.
-	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(e.Leader()), "--net", "--",
-		"strace", "-f", "-yy", "-s", "0", "-e", "trace=connect,write,writev,sendto,sendmsg", "-p", agentPID(t, e))
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	var out strings.Builder
-	cmd.Stderr = &out
-	_ = cmd.Run() // ended by the deadline
-	if !strings.Contains(out.String(), "attached") {
-		t.Fatalf("strace: %.500s", out.String())
-	}
-	addSocketNames(t, e, names)
-	var c calls
-	for line := range strings.Lines(out.String()) {
-		if m := unixConnect.FindStringSubmatch(line); m != nil {
-			c.add(strings.ReplaceAll(m[1], `"`, ""))
-		} else if m := unixSocket.FindStringSubmatch(line); m != nil {
-			// A connection that yggd made and closed meanwhile is named in the line.
-			c.add(names[m[1]] + " " + names[m[2]] + " " + strings.ReplaceAll(line, `"`, ""))
-		} else if strings.Contains(line, fmt.Sprintf(":%d]", s3Port)) || strings.Contains(line, fmt.Sprintf("htons(%d)", s3Port)) {
-			c.s3++
-		}
-	}
-	return c
+// export writes a file on the device and waits until it is in the bucket.
+func (r *rig) export(name string) {
+	r.Helper()
+	must(r.T, r.edge.WriteFile(site.Export("quiet")+"/out/"+name, []byte(name), 0o644))
+	must(r.T, site.Until(r.Context(), time.Minute, func() error {
+		_, err := os.Stat(r.site.BucketDir() + "/quiet/" + name)
+		return err
+	}))
 }
 
-// addSocketNames adds the names of the device's sockets by their inode. The
-// accepted end of a connection has the name of what listens.
-func addSocketNames(t *testing.T, e *site.Edge, names map[string]string) {
-	t.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", e.Leader()))
-	must(t, err)
-	for line := range strings.Lines(string(raw)) {
-		if fields := strings.Fields(line); len(fields) == 8 {
-			names[fields[6]] = fields[7]
-		}
+// cpuTime is what the agent has used so far, itself and the kernel for it.
+func (r *rig) cpuTime() time.Duration {
+	r.Helper()
+	raw, err := os.ReadFile("/proc/" + r.agentPID() + "/stat")
+	must(r.T, err)
+	_, rest, _ := strings.Cut(string(raw), ") ")
+	fields := strings.Fields(rest) // from the third one on
+	if len(fields) < 13 {
+		r.Fatalf("/proc/PID/stat is %q", raw)
 	}
+	var ticks time.Duration
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		must(r.T, err)
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs Go
 }

@@ -15,7 +15,22 @@ import (
 	"github.com/project-flotta/flotta-agent/test/site"
 )
 
-const testImage = "localhost/flotta-test:v1"
+const (
+	testImage = "localhost/flotta-test:v1"
+
+	// quietSettings leave nothing to be done by the clock for an hour, but the
+	// heartbeat.
+	quietSettings = "log-level = \"info\"\n[runtime]\nresync = \"1h\"\nsettle = \"1s\"\n[sync]\ninterval = \"1h\"\n"
+	// userSettings are the defaults: what a user's device does.
+	userSettings = "log-level = \"info\"\n"
+)
+
+// rig is a site with one registered device, for one measurement.
+type rig struct {
+	*testing.T
+	site *site.Site
+	edge *site.Edge
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -24,8 +39,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// newEdge returns a registered device with those agent settings.
-func newEdge(t *testing.T, settings string) (*site.Site, *site.Edge) {
+// newRig returns a registered device with those agent settings.
+func newRig(t *testing.T, settings string) *rig {
 	t.Helper()
 	s, err := site.Start(t.Context(), site.Config{Dir: t.TempDir(), AutoApprove: true})
 	must(t, err)
@@ -43,13 +58,14 @@ kind: EdgeDevice
 metadata: {name: %q}
 spec: {storage: {s3: {secretName: storage, configMapName: storage}}}
 `, e.ID())))
-	return s, e
+	return &rig{T: t, site: s, edge: e}
 }
 
-// save saves the manifest of a workload; round makes it another one each time.
-func save(t *testing.T, s *site.Site, e *site.Edge, name string, round int) {
-	t.Helper()
-	must(t, s.WriteManifest(name+".yaml", fmt.Sprintf(`apiVersion: management.project-flotta.io/v1alpha1
+// save saves the manifest of a workload with egress; round makes it another one
+// each time.
+func (r *rig) save(name string, round int) {
+	r.Helper()
+	must(r.T, r.site.WriteManifest(name+".yaml", fmt.Sprintf(`apiVersion: management.project-flotta.io/v1alpha1
 kind: EdgeWorkload
 metadata: {name: %s}
 spec:
@@ -57,20 +73,20 @@ spec:
   device: %q
   data: {egress: [{source: out, target: %[1]s}]}
   pod: {spec: {containers: [{name: app, image: %[3]q, args: [sleep], env: [{name: ROUND, value: "%[4]d"}]}]}}
-`, name, e.ID(), testImage, round)))
+`, name, r.edge.ID(), testImage, round)))
 }
 
 // running waits until a workload's container of that round runs, and returns
-// when it was started.
-func running(t *testing.T, e *site.Edge, name string, round int) (started time.Time) {
-	t.Helper()
-	must(t, site.Until(t.Context(), 2*time.Minute, func() error {
-		out, err := e.Podman(t.Context(), "inspect", "--format", "{{.State.Running}}|{{.State.StartedAt.UnixNano}}|{{.Config.Env}}", name+"-app")
+// when Podman started it.
+func (r *rig) running(name string, round int) (started time.Time) {
+	r.Helper()
+	must(r.T, site.Until(r.Context(), 2*time.Minute, func() error {
+		out, err := r.edge.Podman(r.Context(), "inspect", "--format", "{{.State.Running}}|{{.State.StartedAt.UnixNano}}|{{.Config.Env}}", name+"-app")
 		if err != nil {
 			return err
 		}
 		parts := strings.SplitN(out, "|", 3)
-		if parts[0] != "true" || !strings.Contains(parts[2]+" ", fmt.Sprintf("ROUND=%d", round)) {
+		if len(parts) != 3 || parts[0] != "true" || !strings.Contains(parts[2], fmt.Sprintf("ROUND=%d", round)) {
 			return fmt.Errorf("container is %s", out)
 		}
 		nano, err := strconv.ParseInt(parts[1], 10, 64)
@@ -80,25 +96,71 @@ func running(t *testing.T, e *site.Edge, name string, round int) (started time.T
 	return started
 }
 
-// agentPID is the agent's process as the host sees it.
-func agentPID(t *testing.T, e *site.Edge) string {
-	t.Helper()
-	r, err := e.Run(t.Context(), "pgrep", "-x", "flotta-agent")
-	must(t, err)
-	inner := strings.TrimSpace(r.Stdout)
+// settled waits until the control plane has heard that a workload runs, which
+// the agent says when it has kept running for a while.
+func (r *rig) settled(name string) {
+	r.Helper()
+	must(r.T, site.Until(r.Context(), 2*time.Minute, func() error {
+		if phase := r.edge.Phase(name); phase != "Running" {
+			return fmt.Errorf("workload %s is reported %q", name, phase)
+		}
+		return nil
+	}))
+}
+
+// pids are the device's processes of that name, as the host sees them.
+func (r *rig) pids(name string) []string {
+	r.Helper()
+	result, err := r.edge.Run(r.Context(), "sh", "-c", "pgrep -x "+name+" || true")
+	must(r.T, err)
+	inner := map[string]bool{}
+	for pid := range strings.FieldsSeq(result.Stdout) {
+		inner[pid] = true
+	}
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", r.edge.Leader()))
+	must(r.T, err)
 	entries, err := os.ReadDir("/proc")
-	must(t, err)
+	must(r.T, err)
+	var pids []string
 	for _, p := range entries {
-		status, err := os.ReadFile("/proc/" + p.Name() + "/status")
-		if err != nil || !strings.HasPrefix(string(status), "Name:\tflotta-agent\n") {
+		// Other devices on this machine may have a process of the same number.
+		if space, err := os.Readlink("/proc/" + p.Name() + "/ns/pid"); err != nil || space != own {
 			continue
 		}
-		for line := range strings.Lines(string(status)) {
-			if fields := strings.Fields(line); fields[0] == "NSpid:" && fields[len(fields)-1] == inner {
-				return p.Name()
-			}
+		if nested := strings.Fields(field("/proc/"+p.Name()+"/status", "NSpid:")); len(nested) > 0 && inner[nested[len(nested)-1]] {
+			pids = append(pids, p.Name())
 		}
 	}
-	t.Fatalf("no process of the host is the device's agent %s", inner)
+	return pids
+}
+
+func (r *rig) agentPID() string {
+	r.Helper()
+	pids := r.pids("flotta-agent")
+	if len(pids) != 1 {
+		r.Fatalf("the device has %d agents", len(pids))
+	}
+	return pids[0]
+}
+
+// field returns what follows a key in a file of /proc; empty when there is none.
+func field(path, key string) string {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "" // the process has ended
+	}
+	for line := range strings.Lines(string(raw)) {
+		if rest, found := strings.CutPrefix(line, key); found {
+			return strings.TrimSpace(rest)
+		}
+	}
 	return ""
+}
+
+// megabytes reads such a field, in kB, as MB.
+func megabytes(t *testing.T, path, key string) float64 {
+	t.Helper()
+	kB, err := strconv.ParseFloat(strings.TrimSuffix(field(path, key), " kB"), 64)
+	must(t, err)
+	return kB * 1024 / 1e6
 }
