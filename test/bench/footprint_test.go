@@ -56,10 +56,10 @@ func (r *rig) weigh(workloads int, figures *report) {
 	if rss > maxResident {
 		r.Errorf("with %d workloads the agent has %.1f MB resident, the aim is %.0f", workloads, rss, maxResident)
 	}
-	// Not the agent's own, but there because the agent talks to it.
+	// Not the agent's own: mostly Podman's service, there because the agent talks to it.
 	var service float64
 	for _, pid := range r.pids("podman") {
 		service += megabytes(r.T, "/proc/"+pid+"/smaps_rollup", "Pss:")
 	}
-	figures.add(r.T, "  beside it, Podman's service", "PSS %.1f MB", service)
+	figures.add(r.T, "  beside it, Podman's processes", "PSS %.1f MB", service)
 }
