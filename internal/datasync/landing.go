@@ -193,5 +193,5 @@ func (v volume) free() (avail, total int64, err error) {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		return 0, 0, fmt.Errorf("read free space: %w", err)
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil //nolint:gosec // no disk has 2^63 blocks. //nolint:gosec // no file system has 2^63 blocks
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil //nolint:gosec // no disk has 2^63 blocks.
 }

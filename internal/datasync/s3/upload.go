@@ -174,7 +174,7 @@ func (c *Client) sendParts(
 		group.Go(func() error {
 			offset := int64(i) * size
 			length := min(size, u.Size-offset)
-			number := int32(i + 1) //nolint:gosec // at most maxParts. //nolint:gosec // at most 10,000 parts
+			number := int32(i + 1) //nolint:gosec // at most maxParts.
 			out, err := c.api.UploadPart(ctx, &awss3.UploadPartInput{
 				Bucket: &c.bucket, Key: &u.Key, UploadId: id, PartNumber: &number,
 				Body: io.NewSectionReader(u.Body, offset, length), ContentLength: &length,
