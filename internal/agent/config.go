@@ -38,11 +38,15 @@ type RuntimeConfig struct {
 // SyncConfig sets the data synchronisation.
 type SyncConfig struct {
 	Interval Duration `toml:"interval"` // default 15s
+	// FinalTimeout is how long a device that is no longer managed tries to
+	// deliver what its workloads wrote; default 60s.
+	FinalTimeout Duration `toml:"final-timeout"`
 }
 
-// IdentConfig sets enrolment and registration.
+// IdentConfig sets enrolment, registration and renewal.
 type IdentConfig struct {
-	Retry Duration `toml:"retry"` // default 10s
+	Retry   Duration `toml:"retry"`    // default 10s
+	RenewAt float64  `toml:"renew-at"` // part of a certificate's life time; default 0.667
 }
 
 // Duration is a time.Duration that settings write as text, such as "15s".
@@ -106,6 +110,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Runtime.Resync, Duration(time.Minute))
 	setDefault(&c.Runtime.Settle, Duration(5*time.Second))
 	setDefault(&c.Sync.Interval, Duration(15*time.Second))
+	setDefault(&c.Sync.FinalTimeout, Duration(time.Minute))
 	setDefault(&c.Identity.Retry, Duration(10*time.Second))
 	return c
 }
@@ -125,6 +130,10 @@ func (c Config) Validate() error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return fmt.Errorf("log-level %q: must be debug, info, warn or error", c.LogLevel)
+	}
+	// Zero is not set. A NaN is neither.
+	if at := c.Identity.RenewAt; !(at >= 0 && at <= 0.95) {
+		return fmt.Errorf("identity.renew-at %v: must be above 0 and at most 0.95", at)
 	}
 	return nil
 }

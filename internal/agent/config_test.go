@@ -29,6 +29,9 @@ func TestLoadConfigDefaultsWithoutFile(t *testing.T) {
 	if got := time.Duration(c.Sync.Interval); got != 15*time.Second {
 		t.Errorf("sync.interval = %v, want 15s", got)
 	}
+	if got := time.Duration(c.Sync.FinalTimeout); got != time.Minute {
+		t.Errorf("sync.final-timeout = %v, want 60s", got)
+	}
 }
 
 func TestLoadConfigReadsSettings(t *testing.T) {
@@ -50,6 +53,10 @@ func TestLoadConfigNamesWhatIsWrong(t *testing.T) {
 		"negative duration": {"[sync]\ninterval = \"-1s\"\n", "above zero"},
 		"relative state":    {"state-dir = \"x\"\n", "state-dir"},
 		"bad level":         {"log-level = \"loud\"\n", "log-level"},
+		"renewal too late":  {"[identity]\nrenew-at = 0.99\n", "renew-at"},
+		"renewal never":     {"[identity]\nrenew-at = nan\n", "renew-at"},
+		"renewal negative":  {"[identity]\nrenew-at = -0.5\n", "renew-at"},
+		"no final timeout":  {"[sync]\nfinal-timeout = \"0s\"\n", "above zero"},
 		"syntax":            {"state-dir = \n", "line 1"},
 	} {
 		t.Run(name, func(t *testing.T) {

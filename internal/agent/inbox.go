@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -14,7 +15,7 @@ import (
 type inbox struct {
 	store *desired.Store
 	wake  func() // tells the control plane how it went
-	event func(protocol.EventInfo)
+	leave func() // begins the departure
 	log   *slog.Logger
 }
 
@@ -25,7 +26,12 @@ func (i *inbox) Receive(_ context.Context, m transport.Message) error {
 		return fmt.Errorf("directive %q is unknown", m.Directive)
 	}
 	before := i.store.Current()
-	if err := i.store.Accept(m.Content); err != nil {
+	err := i.store.Accept(m.Content)
+	if errors.Is(err, desired.ErrLeaving) {
+		i.log.Debug("configuration not accepted", "err", err) // it is sent again
+		return err
+	}
+	if err != nil {
 		i.log.Error("configuration not accepted", "err", err)
 		i.wake()
 		return err
@@ -37,11 +43,6 @@ func (i *inbox) Receive(_ context.Context, m transport.Message) error {
 	return nil
 }
 
-// Disconnected ends the management of this device.
-func (i *inbox) Disconnected(context.Context) {
-	i.log.Warn("the control plane no longer manages this device")
-	i.event(protocol.EventInfo{Type: protocol.EventInfoType, Reason: "Disconnected", Message: "the control plane no longer manages this device"})
-	if err := i.store.Withdraw(); err != nil {
-		i.log.Error("withdraw the desired state", "err", err)
-	}
-}
+// Disconnected ends the management of this device: on disk when it returns, and
+// in deed by and by.
+func (i *inbox) Disconnected(context.Context) { i.leave() }

@@ -15,7 +15,7 @@ import (
 type box struct {
 	*inbox
 	wakes  int
-	events []protocol.EventInfo
+	leaves int
 }
 
 func newBox(t *testing.T) *box {
@@ -28,7 +28,7 @@ func newBox(t *testing.T) *box {
 	b.inbox = &inbox{
 		store: store, log: slog.New(slog.DiscardHandler),
 		wake:  func() { b.wakes++ },
-		event: func(e protocol.EventInfo) { b.events = append(b.events, e) },
+		leave: func() { b.leaves++ },
 	}
 	return b
 }
@@ -81,17 +81,29 @@ func TestInboxKeepsTheLastGoodConfiguration(t *testing.T) {
 	}
 }
 
-func TestInboxWithdrawsWhenDisconnected(t *testing.T) {
+func TestInboxPassesADisconnectOn(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	b.Disconnected(t.Context())
+	if b.leaves != 1 {
+		t.Errorf("the departure began %d times, want once", b.leaves)
+	}
+}
+
+func TestInboxTakesNothingFromADeviceThatLeaves(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	if err := b.Receive(t.Context(), configuration(oneWorkload)); err != nil {
 		t.Fatal(err)
 	}
-	b.Disconnected(t.Context())
-	if state := b.store.Current().State(); !state.Withdrawn || len(state.Workloads) != 0 {
-		t.Errorf("state = %+v, want it withdrawn", state)
+	if _, err := b.store.Leave(); err != nil {
+		t.Fatal(err)
 	}
-	if len(b.events) != 1 {
-		t.Errorf("events = %v, want one", b.events)
+	wakes := b.wakes
+	if err := b.Receive(t.Context(), configuration(noWorkload)); !errors.Is(err, desired.ErrLeaving) {
+		t.Errorf("configuration of a device that leaves: %v, want ErrLeaving", err)
+	}
+	if state := b.store.Current().State(); !state.Leaving || len(state.Workloads) != 1 || b.wakes != wakes {
+		t.Errorf("state %+v with %d wakes, want what was in force and none", state, b.wakes-wakes)
 	}
 }

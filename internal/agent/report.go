@@ -6,6 +6,7 @@ import (
 
 	"github.com/project-flotta/flotta-agent/internal/datasync"
 	"github.com/project-flotta/flotta-agent/internal/heartbeat"
+	"github.com/project-flotta/flotta-agent/internal/identity"
 	"github.com/project-flotta/flotta-agent/internal/workload"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -16,11 +17,16 @@ type reporting struct {
 	reporter  *heartbeat.Reporter
 	workloads *workload.Reconciler
 	sync      *datasync.Engine
+	who       *identity.Device
 }
 
 // collect returns the report of this moment.
 func (r *reporting) collect() heartbeat.Report {
-	return report(r.workloads.Status(), r.sync.Status())
+	out := report(r.workloads.Status(), r.sync.Status())
+	if problem := r.who.Problem(); problem != "" {
+		out.Degraded = append(out.Degraded, problem)
+	}
+	return out
 }
 
 func report(workloads workload.Status, sync datasync.Status) heartbeat.Report {

@@ -95,7 +95,10 @@ func run(ctx context.Context, cfg Config, settings transport.Settings, carrier t
 		return err
 	}
 	defer closing(&err, events)
-	d := device{cfg: cfg, settings: settings, carrier: carrier, store: store, events: events, log: log}
+	d := device{
+		cfg: cfg, settings: settings, carrier: carrier, store: store, events: events,
+		step: workload.CrashPoint(), log: log,
+	}
 	tasks, err := d.tasks()
 	if err != nil {
 		return err
@@ -110,6 +113,7 @@ type device struct {
 	carrier  transport.Transport
 	store    *desired.Store
 	events   *diskq.Queue
+	step     func(string) // nil but in tests of crashes
 	log      *slog.Logger
 }
 
@@ -118,18 +122,15 @@ type device struct {
 func (d *device) tasks() ([]task, error) {
 	var report reporting
 	emit := func(e protocol.EventInfo) { report.reporter.Event(e) }
-	who, err := identity.New(identity.Config{
-		Settings: d.settings,
-		Sender:   d.carrier,
-		TagsFile: d.cfg.TagsFile,
-		Hardware: hardware,
-		Retry:    time.Duration(d.cfg.Identity.Retry),
-		Log:      component(d.log, "identity"),
-		Event:    emit,
-	})
+	yggd, err := d.yggd()
 	if err != nil {
 		return nil, err
 	}
+	who, err := d.identity(yggd, emit)
+	if err != nil {
+		return nil, err
+	}
+	report.who = who
 	owner, err := runtimeUser(d.cfg.Runtime.User)
 	if err != nil {
 		return nil, err
@@ -147,20 +148,80 @@ func (d *device) tasks() ([]task, error) {
 		Collect:  report.collect,
 		Ready:    who.Registered(),
 		Hardware: func(bool) *protocol.HardwareInfo { return hardware() },
-		Log:      component(d.log, "heartbeat"),
+		// Neither of the two knows the other.
+		Unauthorized: who.Unauthorized,
+		Log:          component(d.log, "heartbeat"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	inbox := &inbox{store: d.store, wake: report.reporter.Wake, event: emit, log: component(d.log, "inbox")}
+	leave := d.departure(&report, yggd)
+	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
 	return []task{
 		{"heartbeat", report.reporter.Run},
 		{"status", report.wakeOnChange},
 		{"workload", report.workloads.Run},
 		{"datasync", report.sync.Run},
 		{"identity", who.Run},
+		{"departure", leave.Run},
 		{"transport", func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
 	}, nil
+}
+
+// yggd is the way to have this process's yggd restarted.
+func (d *device) yggd() (rebirth, error) {
+	system, err := systemd.New(systemd.Config{Socket: systemd.SystemSocket})
+	if err != nil {
+		return rebirth{}, err
+	}
+	pid := os.Getppid()
+	return rebirth{
+		path: filepath.Join(d.cfg.StateDir, "yggd-restart.json"), current: processName(pid),
+		restart: func(ctx context.Context) error {
+			unit, err := serviceOf(pid)
+			if err != nil {
+				return err
+			}
+			defer system.Close()
+			return system.TryRestart(ctx, unit)
+		},
+	}, nil
+}
+
+func (d *device) identity(yggd rebirth, emit func(protocol.EventInfo)) (*identity.Device, error) {
+	return identity.New(identity.Config{
+		Settings: d.settings,
+		Sender:   d.carrier,
+		TagsFile: d.cfg.TagsFile,
+		Hardware: hardware,
+		Retry:    time.Duration(d.cfg.Identity.Retry),
+		RenewAt:  d.cfg.Identity.RenewAt,
+		Unnoticed: func(ctx context.Context) {
+			if err := yggd.restart(ctx); err != nil && ctx.Err() == nil {
+				d.log.Warn("restart yggd: it may go on with the certificate before", "err", err)
+			}
+		},
+		Held:  func() bool { return !d.store.Current().State().Managed() },
+		Log:   component(d.log, "identity"),
+		Event: emit,
+	})
+}
+
+// departure builds what clears a device that is no longer managed.
+func (d *device) departure(parts *reporting, yggd rebirth) *departure {
+	return &departure{
+		store:     d.store,
+		deliver:   parts.sync.Flush,
+		follow:    parts.sync.Follow,
+		workloads: parts.workloads,
+		events:    d.events,
+		surrender: parts.who.Surrender,
+		rebirth:   yggd,
+		timeout:   time.Duration(d.cfg.Sync.FinalTimeout),
+		step:      d.step,
+		again:     make(chan struct{}, 1),
+		log:       component(d.log, "departure"),
+	}
 }
 
 func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workload.Reconciler, error) {
@@ -184,7 +245,7 @@ func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workl
 		// A containerPort without hostPort is a note, as in Kubernetes: Podman 4
 		// would publish it, and two workloads with one port would collide.
 		HideContainerPorts: true,
-		Step:               workload.CrashPoint(),
+		Step:               d.step,
 		Log:                component(d.log, "workload"),
 		Event:              emit,
 	})

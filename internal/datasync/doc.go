@@ -26,6 +26,9 @@
 // the newest is kept. A downloaded file that the workload removed is downloaded
 // again. A change of nothing but the permission bits is not sent.
 //
+// A device that is no longer managed sends what its workloads wrote last, see
+// Flush, and downloads nothing more; then it forgets what it transferred.
+//
 // The index is described in index.go. It can be lost: egress then lists the
 // bucket once and compares digests, ingress compares digests, and neither
 // transfers what is already there.

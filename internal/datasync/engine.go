@@ -106,8 +106,10 @@ type Engine struct {
 	// recordBatch is how many transfers are recorded at once.
 	recordBatch int
 
-	mu     sync.Mutex
-	groups map[groupKey]*group // those that run
+	mu       sync.Mutex
+	groups   map[groupKey]*group // those that run
+	followed *desired.Snapshot   // whose groups those are; nil: no snapshot's yet
+	follow   chan struct{}       // closed when followed changes
 }
 
 // New returns an engine. It does no I/O.
@@ -123,6 +125,7 @@ func New(cfg Config) (*Engine, error) {
 		ledger:  newLedger(),
 		space:   space{reserve: cfg.ReserveBytes},
 		groups:  map[groupKey]*group{},
+		follow:  make(chan struct{}),
 
 		recordBatch: defaultRecordBatch,
 	}, nil
@@ -181,6 +184,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		snapshot := e.desired.Current()
 		run.apply(ctx, snapshot.State())
+		e.follows(snapshot)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -41,12 +42,16 @@ func newRunning(e *Engine, ix *index) *running {
 }
 
 // apply starts, leaves and stops groups, so that those of state run. A group
-// whose paths and bucket did not change is not disturbed.
+// whose paths and bucket did not change is not disturbed. A device that leaves
+// only sends, and one that has left knows nothing of the bucket any more.
 func (r *running) apply(ctx context.Context, state desired.State) {
 	wanted := map[groupKey][]route{}
 	names := map[string]bool{}
 	if state.Storage != nil {
 		wanted, names = r.routes(state.Workloads)
+	}
+	if state.Leaving {
+		maps.DeleteFunc(wanted, func(key groupKey, _ []route) bool { return key.dir != egress })
 	}
 	changed := r.useStorage(state.Storage)
 	for key := range r.cancel {
@@ -55,6 +60,9 @@ func (r *running) apply(ctx context.Context, state desired.State) {
 		}
 	}
 	r.engine.ledger.keep(names)
+	if state.Withdrawn {
+		r.forget()
+	}
 	if r.store == nil {
 		return
 	}

@@ -14,6 +14,10 @@ import (
 // withdrawnDigest is the digest of having been told to forget everything.
 const withdrawnDigest = "withdrawn"
 
+// leavingPrefix sets the digest of a configuration that is only left to be
+// delivered apart from the same one in force.
+const leavingPrefix = "leaving "
+
 // digest identifies the content of m: SHA-256 of its canonical JSON without the
 // version. The order of workloads, secrets and ConfigMaps is not content; flotta
 // v0.2 changes it from poll to poll.

@@ -15,6 +15,10 @@
 //     left out and named; the other parts are in force.
 //   - Nothing that was configured is ever in a log line or an error: only names,
 //     positions and types are.
+//   - The way out of being managed is one way: Leave, Withdraw, Forget. Each is
+//     on disk before it is published, and no configuration is accepted between
+//     the first and the last, so that what is being cleared away never comes
+//     back.
 //   - A damaged file is set aside and the device is as if it had been told
 //     nothing, which changes nothing on it.
 //

@@ -34,10 +34,18 @@ type State struct {
 	// What is wrong with one workload is in Workload.Invalid instead.
 	Problems []string
 
-	// Withdrawn says that the control plane no longer manages this device:
-	// there is nothing to run and nothing to keep.
+	// Leaving says that the control plane no longer manages this device, and
+	// that what its workloads wrote is still to be delivered. Workloads and
+	// Storage say where to; nothing is started, changed or removed any more.
+	Leaving bool
+	// Withdrawn says that this is over: there is nothing to run and nothing to
+	// keep.
 	Withdrawn bool
 }
+
+// Managed reports whether the control plane manages this device, as far as the
+// device knows.
+func (s State) Managed() bool { return !s.Leaving && !s.Withdrawn }
 
 // Heartbeat says how to report.
 type Heartbeat struct {

@@ -25,6 +25,7 @@ const (
 // record is the payload of the document on disk.
 type record struct {
 	Accepted  time.Time       `json:"accepted"`
+	Leaving   bool            `json:"leaving,omitempty"`
 	Withdrawn bool            `json:"withdrawn,omitempty"`
 	Message   json.RawMessage `json:"message,omitempty"`
 }
@@ -66,10 +67,7 @@ type Store struct {
 // is one of reading the disk.
 func Open(path, deviceID string, log *slog.Logger) (*Store, error) {
 	s := &Store{path: path, deviceID: deviceID, log: log}
-	s.current.Store(NewSnapshot(State{
-		DeviceID:  deviceID,
-		Heartbeat: Heartbeat{Period: DefaultHeartbeatPeriod},
-	}, ""))
+	s.current.Store(s.untold())
 	err := s.load()
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist):
@@ -91,8 +89,12 @@ func (s *Store) load() error {
 	if err := durable.LoadDocument(s.path, documentKind, documentVersion, &r); err != nil {
 		return err
 	}
-	if r.Withdrawn {
+	switch {
+	case r.Withdrawn:
 		s.current.Store(s.withdrawn())
+		return nil
+	case r.Leaving:
+		s.current.Store(s.leaving(s.told(r.Message)))
 		return nil
 	}
 	next, _, err := s.snapshot(r.Message)
@@ -119,11 +121,15 @@ func (s *Store) Rejected() (Rejection, bool) {
 // Accept puts the configuration message raw, the JSON content of a data
 // message, into force: on disk first, then for the readers. Nothing is written
 // when it says what is in force already. The error is a *RejectedError when the
-// message makes no sense; any other error is of the disk. Both leave the last
-// good message in force.
+// message makes no sense, ErrLeaving while the device clears away what it was
+// told before; any other error is of the disk. All leave the last good message
+// in force.
 func (s *Store) Accept(raw []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.Current().state.Managed() {
+		return ErrLeaving
+	}
 	sum := sha256.Sum256(raw)
 	if s.inForce != nil && sum == *s.inForce { // every poll of an unchanged device
 		s.rejected.Store(nil)
@@ -151,23 +157,6 @@ func (s *Store) Accept(raw []byte) error {
 	return nil
 }
 
-// Withdraw puts the end of being managed into force, on disk first: a State
-// with nothing in it and Withdrawn set. The next accepted message replaces it.
-func (s *Store) Withdraw() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.Current().digest == withdrawnDigest {
-		return nil
-	}
-	if err := s.persist(record{Accepted: time.Now().UTC(), Withdrawn: true}); err != nil {
-		return err
-	}
-	s.inForce, s.refused = nil, nil
-	s.rejected.Store(nil)
-	s.publish(s.withdrawn())
-	return nil
-}
-
 func (s *Store) persist(r record) error {
 	if err := s.writer.SaveDocument(s.path, documentKind, documentVersion, r, 0o600); err != nil {
 		return fmt.Errorf("persist desired state: %w", err)
@@ -184,14 +173,6 @@ func (s *Store) publish(next *Snapshot) {
 	}
 	s.current.Store(next)
 	close(prev.superseded)
-}
-
-func (s *Store) withdrawn() *Snapshot {
-	return NewSnapshot(State{
-		DeviceID:  s.deviceID,
-		Heartbeat: Heartbeat{Period: DefaultHeartbeatPeriod},
-		Withdrawn: true,
-	}, withdrawnDigest)
 }
 
 // snapshot decodes raw. The error is the reason to refuse it; version is what

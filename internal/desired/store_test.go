@@ -305,36 +305,6 @@ func TestStoreUnreadableIsAnError(t *testing.T) {
 	}
 }
 
-func TestStoreWithdraw(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "desired.json")
-	s := open(t, path)
-	accept(t, s, message("1", "a"))
-	before := s.Current()
-	if err := s.Withdraw(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Withdraw(); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []*Store{s, open(t, path)} {
-		c := s.Current()
-		if !c.State().Withdrawn || len(c.State().Workloads) != 0 || c.Digest() == "" {
-			t.Errorf("withdrawn: %+v", c)
-		}
-	}
-	if !superseded(before) {
-		t.Error("nobody is told")
-	}
-	if data, err := os.ReadFile(path); err != nil || bytes.Contains(data, []byte("containers")) {
-		t.Errorf("the old configuration is still on disk: %v", err)
-	}
-	accept(t, s, message("1", "a"))
-	if s.Current().Digest() != before.Digest() {
-		t.Error("a device that is managed again gets nothing")
-	}
-}
-
 func TestStoreKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	exe, err := os.Executable()

@@ -11,6 +11,7 @@
 //     by what a beat carries, so a report of only what changed would clear the
 //     rest. Scope "delta" therefore means: whole when any part changed since the
 //     last beat that arrived, and absent otherwise.
+//   - A device that is no longer managed reports nothing.
 //   - The version of the snapshot is echoed. A snapshot that differs in nothing
 //     but its version causes no beat: flotta v0.2 renames the configuration
 //     after each beat that brings news, and the two would chase each other.

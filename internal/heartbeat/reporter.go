@@ -179,6 +179,13 @@ func (r *Reporter) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		// Taken before the beat reads, so that what comes meanwhile is news.
 		snap, events := r.cfg.Desired.Current(), r.cfg.Events.Wait()
+		if !snap.State().Managed() { // there is nobody to tell
+			select {
+			case <-snap.Superseded():
+			case <-ctx.Done():
+			}
+			continue
+		}
 		result := r.beat(ctx, snap)
 		if ctx.Err() != nil {
 			return nil

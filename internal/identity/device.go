@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
@@ -19,15 +18,15 @@ import (
 // errNotApproved says that the device is known and has to wait.
 var errNotApproved = errors.New("enrolment is recorded, waiting for approval")
 
-// Run makes the device registered, trying until it is, and then waits for ctx
-// to end. It returns nil.
+// Run makes the device registered, trying until it is, and then renews its
+// certificate, until ctx ends. It returns nil.
 func (d *Device) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		err := d.ensure(ctx)
 		if err == nil {
-			close(d.registered)
-			<-ctx.Done()
-			return nil
+			d.once.Do(func() { close(d.registered) })
+			d.keep(ctx)
+			continue
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -37,10 +36,10 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(d.cfg.Retry*3/4 + rand.N(d.cfg.Retry/2+1)):
+		case <-time.After(vary(d.cfg.Retry)):
 		}
 	}
+	return nil
 }
 
 // news reports whether err is not nil and says something else about subject
@@ -57,6 +56,9 @@ func (d *Device) news(subject string, err error) bool {
 
 // report logs why the device is not registered; it is called when that changes.
 func (d *Device) report(err error) {
+	if errors.Is(err, errHeld) {
+		return
+	}
 	if errors.Is(err, errNotApproved) {
 		d.cfg.Log.Info("device enrolled", slog.String("device", d.cfg.Settings.DeviceID), slog.String("state", err.Error()))
 		return
@@ -75,31 +77,24 @@ func (d *Device) ensure(ctx context.Context) error {
 	if err == nil && current.names(d.cfg.Settings.DeviceID) {
 		return d.credential.finish(current)
 	}
+	if d.cfg.Held() {
+		return errHeld
+	}
 	if err := d.credential.checkFolders(); err != nil {
 		return err
 	}
-	roots, err := d.authorities()
-	if err != nil {
+	// Before the server is asked: what it issues could not be checked.
+	if _, err := d.authorities(); err != nil {
 		return err
 	}
 	if err := d.enrol(ctx); err != nil {
 		return err
 	}
-	key, err := d.credential.pendingKey()
+	next, err := d.certify(ctx)
 	if err != nil {
 		return err
 	}
-	certPEM, err := d.register(ctx, key)
-	if err != nil {
-		return err
-	}
-	next, err := d.accept(certPEM, key, roots)
-	if err != nil {
-		return fmt.Errorf("check issued certificate: %w", err)
-	}
-	if err := d.credential.replace(next); err != nil {
-		return fmt.Errorf("replace credential: %w", err)
-	}
+	d.renewal.succeeded(time.Now(), next.leaf)
 	d.cfg.Log.Info("device registered", slog.String("device", d.cfg.Settings.DeviceID), slog.Time("not_after", next.leaf.NotAfter))
 	d.cfg.Event(protocol.EventInfo{
 		Reason: "Registered", Type: protocol.EventInfoType,

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,8 @@ func TestNewRefuses(t *testing.T) {
 		"no sender":      func(c *Config) { c.Sender = nil },
 		"no log":         func(c *Config) { c.Log = nil },
 		"negative retry": func(c *Config) { c.Retry = -1 },
+		"late renewal":   func(c *Config) { c.RenewAt = 0.96 },
+		"odd renewal":    func(c *Config) { c.RenewAt = math.NaN() },
 	} {
 		c := Config{Settings: good, Sender: &fakeAPI{}, Log: slog.New(slog.DiscardHandler)}
 		change(&c)

@@ -1,7 +1,7 @@
 // Package identity owns who the device is: its key, its certificate, and how it
 // comes to have them. It enrols, waits to be approved, registers, and puts the
 // new credential in the place of the register credential that the device was
-// delivered with. It knows the two files and the directives of that, and no
+// delivered with; renews it; and gives it back in the end. It knows the two files and the directives of that, and no
 // more: no workloads, no transport.
 //
 // # Registration and lost answers
@@ -21,8 +21,7 @@
 //	flotta-credentials.pem           certificate, then key; mode 0600
 //	flotta-credentials-pending.pem   a key that has no certificate yet
 //	flotta-credentials-register.pem  the register credential, kept so that the
-//	                                 device can be made to enrol again: copy it
-//	                                 over flotta-credentials.pem
+//	                                 device can enrol again
 //
 // The change to symlinks is three renames. Before the first one the old
 // certificate and key are copied into the combined file, so at every moment
@@ -43,6 +42,24 @@
 // may be watched is opened for writing before the change and closed after it,
 // with nothing written. The files of its certificate authorities are never
 // replaced here, which makes them the ones that still work at the second change
-// under the same yggd; without any, yggd notices a second change when it is
-// started again.
+// under the same yggd; without any, yggd has to be started again after it, which
+// is left to Config.Unnoticed.
+//
+// # Renewal
+//
+// From two thirds of its life time on, plus a share of a tenth that its own
+// digest decides, a certificate is renewed: a new key, on disk before it is
+// certified, and a request with the certificate in place, which may have
+// expired. The same is done at once when the control plane refuses the
+// certificate. Failures are repeated with growing pauses, which shrink as the
+// end comes near. The wall clock only says when to begin; it may be wrong by any
+// amount, and what bounds the number of attempts is the monotonic clock.
+//
+// # The way back
+//
+// Surrender puts the register credential in the place of the device's, by the
+// same steps. The device then enrols as one that was never seen. Held keeps the
+// device from asking for anything until the rest of its former life is cleared
+// away: a device that was approved anew meanwhile would otherwise spend the
+// approval on a certificate that is about to be given back.
 package identity

@@ -14,6 +14,8 @@
 //   - what runs is read off the pod's digest label, never off a memory of ours;
 //   - applied.json is written after the manifest was seen to run, so a manifest
 //     that differs from it is unproven, and previous.yaml is the proven one;
+//   - a device that leaves is left alone until it has left, and is then cleared
+//     of all that is ours but the volumes;
 //   - what is left alone is never restarted: a pod whose digest is the desired
 //     one keeps its containers.
 //

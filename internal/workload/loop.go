@@ -91,8 +91,9 @@ func (l *loop) run(ctx context.Context) {
 // called off, and what failed is tried again at once.
 func (l *loop) adopt(snapshot *desired.Snapshot) {
 	l.snapshot = snapshot
-	if snapshot.Digest() == "" {
-		return // nothing was ever desired: what there is, is left alone
+	if l.handsOff() {
+		l.callOff()
+		return
 	}
 	state := snapshot.State()
 	all := targets(state, manifest.Options{
@@ -119,6 +120,20 @@ func (l *loop) adopt(snapshot *desired.Snapshot) {
 	l.r.board.about(snapshot.Digest(), false)
 }
 
+// handsOff reports whether all there is, is to be left alone: nothing was ever
+// desired, or the device leaves and its workloads' last files are on their way.
+func (l *loop) handsOff() bool { return l.snapshot.Digest() == "" || l.snapshot.State().Leaving }
+
+// callOff ends all attempts.
+func (l *loop) callOff() {
+	for _, e := range l.entries {
+		if e.cancel != nil {
+			e.cancel(errSuperseded)
+		}
+	}
+	l.r.board.about(l.snapshot.Digest(), false)
+}
+
 // lookBy moves the next look at everything forward to t.
 func (l *loop) lookBy(t time.Time) {
 	if t.Before(l.due) {
@@ -128,7 +143,7 @@ func (l *loop) lookBy(t time.Time) {
 
 // advance begins a look if one is due, and returns how long nothing is.
 func (l *loop) advance(ctx context.Context) time.Duration {
-	if l.snapshot.Digest() == "" {
+	if l.handsOff() {
 		return time.Hour
 	}
 	now := time.Now()
@@ -247,7 +262,7 @@ func (l *loop) begin(ctx context.Context, e *entry, t target) {
 
 // publishSettled says whether the snapshot in force is done with.
 func (l *loop) publishSettled() {
-	settled := true
+	settled := !l.sweep
 	for _, e := range l.entries {
 		if e.cancel != nil || e.apply.pending() || e.care.pending() {
 			settled = false

@@ -23,7 +23,8 @@ type Status struct {
 	// ConfigDigest is that of the snapshot this status is about.
 	ConfigDigest string
 	// Settled says that every workload was looked at since that snapshot came
-	// into force, and that no attempt is on its way or waiting to be repeated.
+	// into force, that no attempt is on its way or waiting to be repeated, and
+	// that no secret of ours is left that nothing refers to.
 	Settled   bool
 	Workloads []State
 }
