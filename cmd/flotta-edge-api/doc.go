@@ -12,7 +12,12 @@
 //	CLIENT_CERT_EXPIRATION_DAYS life of device certificates (30)
 //	MAX_BODY_BYTES              bound of a request (1048576)
 //	ALLOWED_NAMESPACES          what devices may ask for, comma-separated (default)
-//	BACKEND                     crd, remote or file (crd); only file is there yet
-//	FILE_BACKEND_DIR            folder of the file backend (/var/lib/flotta-edge-api)
-//	AUTO_APPROVAL_PROCESS       let every device in that asks (false)
+//	BACKEND                     crd, remote or file (crd)
+//	KUBECONFIG                  how the cluster is reached (as a pod of it)
+//	REMOTE_BACKEND_URL          the service of the remote backend
+//	REMOTE_BACKEND_TIMEOUT      how long one of its answers may take (5s)
+//	FILE_BACKEND_DIR            folder of the file backend (/var/lib/flotta-edge-api);
+//	                            with the remote backend: where certificates are kept
+//	                            when there is no cluster
+//	AUTO_APPROVAL_PROCESS       file backend: let every device in that asks (false)
 package main

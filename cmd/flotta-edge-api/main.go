@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	// The image has no certificates of its own; those of the system, where there
+	// are any, come before these.
+	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi/backend/file"
 )

@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/project-flotta/flotta-agent/internal/pki"
 )
 
 func env(pairs ...string) func(string) string {
@@ -26,7 +30,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dns, ips := s.names()
+	h := s.hosts()
+	dns, ips := h.names, h.addresses
 	if s.port != 8043 || s.domain != "project-flotta.io" || s.metricsAddr != "127.0.0.1:8080" || s.probeAddr != "" ||
 		s.deviceLifetime != 30*24*time.Hour || s.autoApprove || len(s.namespaces) != 1 || s.namespaces[0] != "default" {
 		t.Errorf("defaults: %+v", s)
@@ -52,9 +57,43 @@ func TestEveryBadValueIsNamed(t *testing.T) {
 			t.Errorf("error does not name %s", bad[i])
 		}
 	}
-	for _, backend := range []string{"", "crd", "remote"} {
-		if _, err := readSettings(env("BACKEND", backend)); err == nil || !strings.Contains(err.Error(), "BACKEND=file") {
-			t.Errorf("backend %q: %v", backend, err)
+}
+
+// Defect 7.2.20: a backend without what it needs was found out by the first
+// request.
+func TestDefect7220BackendIsCheckedAtTheStart(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]func(string) string{
+		"REMOTE_BACKEND_URL is required": env("BACKEND", "remote"),
+		"REMOTE_BACKEND_TIMEOUT":         env("BACKEND", "remote", "REMOTE_BACKEND_URL", "http://x", "REMOTE_BACKEND_TIMEOUT", "soon"),
+		"REMOT_BACKEND_TIMEOUT":          env("BACKEND", "remote", "REMOTE_BACKEND_URL", "http://x", "REMOT_BACKEND_TIMEOUT", "-1s"),
+		"connect to Kubernetes":          env("HTTPS_PORT", "0", "METRICS_ADDR", "0"),
+		"scheme":                         env("BACKEND", "remote", "REMOTE_BACKEND_URL", "ftp://x", "FILE_BACKEND_DIR", t.TempDir()),
+	} {
+		c := command(e, &output{}, &output{})
+		c.SetArgs(nil)
+		if err := c.ExecuteContext(context.Background()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error about %s", err, want)
+		}
+	}
+}
+
+func TestRemoteTimeout(t *testing.T) {
+	t.Parallel()
+	remote := []string{"BACKEND", "remote", "REMOTE_BACKEND_URL", "https://config.example"}
+	for _, c := range []struct {
+		env        []string
+		want       time.Duration
+		deprecated bool
+	}{
+		{nil, 5 * time.Second, false},
+		{[]string{"REMOTE_BACKEND_TIMEOUT", "7s"}, 7 * time.Second, false},
+		{[]string{"REMOT_BACKEND_TIMEOUT", "9s"}, 9 * time.Second, true},
+		{[]string{"REMOTE_BACKEND_TIMEOUT", "7s", "REMOT_BACKEND_TIMEOUT", "9s"}, 7 * time.Second, false},
+	} {
+		s, err := readSettings(env(append(slices.Clone(remote), c.env...)...))
+		if err != nil || s.remoteTimeout != c.want || len(s.deprecated) > 0 != c.deprecated {
+			t.Errorf("%v: %s, deprecated %v, %v; want %s, %t", c.env, s.remoteTimeout, s.deprecated, err, c.want, c.deprecated)
 		}
 	}
 }
@@ -65,7 +104,8 @@ func TestNamesOfTheCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dns, ips := s.names()
+	h := s.hosts()
+	dns, ips := h.names, h.addresses
 	if len(dns) != 0 || len(ips) != 3 || !ips[0].Equal(net.IPv4(10, 0, 0, 1)) || !ips[2].Equal(net.ParseIP("fd00::1")) {
 		t.Errorf("names %v, addresses %v", dns, ips)
 	}
@@ -118,11 +158,7 @@ func TestServeAndSubcommands(t *testing.T) {
 	if err != nil || !strings.Contains(out, `server = "edge.example:0"`) || !strings.Contains(out, `path-prefix = "api/flotta-management/v1"`) {
 		t.Errorf("bootstrap: %v\n%s", err, out)
 	}
-	for _, name := range []string{"ca.pem", "client.pem"} {
-		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
-			t.Error(err)
-		}
-	}
+	checkBootstrap(t, folder)
 	if out, err := run(ctx, &log, "devices"); err != nil || !strings.HasPrefix(out, "NAMESPACE") {
 		t.Errorf("devices: %v %s", err, out)
 	}
@@ -147,6 +183,28 @@ func TestServeAndSubcommands(t *testing.T) {
 		}
 	case <-time.After(15 * time.Second):
 		t.Fatal("does not end")
+	}
+}
+
+// checkBootstrap looks for a credential that the authority beside it signed.
+func checkBootstrap(t *testing.T, folder string) {
+	t.Helper()
+	ca, err := os.ReadFile(filepath.Join(folder, exportedAuthority))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := os.ReadFile(filepath.Join(folder, exportedClient))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, _, err := pki.ParseKeyPair(both, both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
 	}
 }
 

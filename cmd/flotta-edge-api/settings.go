@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strconv"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/project-flotta/flotta-agent/internal/environ"
 )
 
 // Backends that a configuration may name.
@@ -23,6 +23,11 @@ const defaultBackendDir = "/var/lib/flotta-edge-api"
 
 // settings is the environment, read and checked.
 type settings struct {
+	backend        string
+	kubeconfig     string
+	remoteURL      string
+	remoteTimeout  time.Duration
+	deprecated     []string // what should be said about names that are used
 	port           int
 	domain         string
 	localhost      bool
@@ -34,50 +39,52 @@ type settings struct {
 	maxBodyBytes   int64
 	namespaces     []string
 	dir            string
+	dirSet         bool // dir was chosen, and is not the default
 	autoApprove    bool
-}
-
-// environment reads variables and collects what is wrong with them.
-type environment struct {
-	lookup func(string) string
-	errs   []error
-}
-
-// read returns a variable, converted; an unset one is its fallback.
-func read[T any](e *environment, name, fallback string, convert func(string) (T, error)) T {
-	text := strings.TrimSpace(e.lookup(name))
-	if text == "" {
-		text = fallback
-	}
-	value, err := convert(text)
-	if err != nil {
-		e.errs = append(e.errs, fmt.Errorf("%s=%q: %w", name, text, err))
-	}
-	return value
 }
 
 // readSettings reads the environment and names all that is wrong with it.
 func readSettings(lookup func(string) string) (settings, error) {
-	e := &environment{lookup: lookup}
+	r := environ.New(lookup)
 	s := settings{
-		port:           read(e, "HTTPS_PORT", "8043", number(0, 65535)),
-		domain:         read(e, "DOMAIN", "project-flotta.io", domain),
-		localhost:      read(e, "TLS_LOCALHOST_ENABLED", "true", boolean),
-		ips:            read(e, "TLS_IPS", "", addresses),
-		metricsAddr:    read(e, "METRICS_ADDR", "127.0.0.1:8080", listenAddress),
-		probeAddr:      read(e, "PROBE_ADDR", "", listenAddress),
-		logLevel:       read(e, "LOG_LEVEL", "info", level),
-		deviceLifetime: time.Duration(read(e, "CLIENT_CERT_EXPIRATION_DAYS", "30", number(1, 3650))) * 24 * time.Hour,
-		maxBodyBytes:   int64(read(e, "MAX_BODY_BYTES", "1048576", number(1024, 1<<30))),
-		namespaces:     read(e, "ALLOWED_NAMESPACES", "default", namespaces),
-		autoApprove:    read(e, "AUTO_APPROVAL_PROCESS", "false", boolean),
+		backend:        environ.Read(r, "BACKEND", backendCRD, backend),
+		kubeconfig:     r.Text("KUBECONFIG"),
+		port:           environ.Read(r, "HTTPS_PORT", "8043", environ.Number(0, 65535)),
+		domain:         environ.Read(r, "DOMAIN", "project-flotta.io", domain),
+		localhost:      environ.Read(r, "TLS_LOCALHOST_ENABLED", "true", environ.Boolean),
+		ips:            environ.Read(r, "TLS_IPS", "", addresses),
+		metricsAddr:    environ.Read(r, "METRICS_ADDR", "127.0.0.1:8080", environ.Listen),
+		probeAddr:      environ.Read(r, "PROBE_ADDR", "", environ.Listen),
+		logLevel:       environ.Read(r, "LOG_LEVEL", "info", environ.Level),
+		deviceLifetime: time.Duration(environ.Read(r, "CLIENT_CERT_EXPIRATION_DAYS", "30", environ.Number(1, 3650))) * 24 * time.Hour,
+		maxBodyBytes:   int64(environ.Read(r, "MAX_BODY_BYTES", "1048576", environ.Number(1024, 1<<30))),
+		namespaces:     environ.Read(r, "ALLOWED_NAMESPACES", "default", environ.Namespaces),
+		autoApprove:    environ.Read(r, "AUTO_APPROVAL_PROCESS", "false", environ.Boolean),
 		dir:            backendDir(lookup),
+		dirSet:         lookup("FILE_BACKEND_DIR") != "",
 	}
-	read(e, "BACKEND", backendCRD, backend)
-	if err := errors.Join(e.errs...); err != nil {
-		return settings{}, fmt.Errorf("read environment: %w", err)
+	s.readRemote(r)
+	if err := r.Err(); err != nil {
+		return settings{}, err
 	}
 	return s, nil
+}
+
+// remoteTimeoutTypo is how one page of flotta v0.2's documentation spells the
+// variable, so there are configurations that do.
+const remoteTimeoutTypo = "REMOT_BACKEND_TIMEOUT"
+
+func (s *settings) readRemote(r *environ.Reader) {
+	name := "REMOTE_BACKEND_TIMEOUT"
+	if r.Text(name) == "" && r.Text(remoteTimeoutTypo) != "" {
+		s.deprecated = append(s.deprecated, remoteTimeoutTypo+" is deprecated: write "+name)
+		name = remoteTimeoutTypo
+	}
+	s.remoteTimeout = environ.Read(r, name, "5s", environ.Duration(time.Millisecond))
+	s.remoteURL = r.Text("REMOTE_BACKEND_URL")
+	if s.backend == backendRemote && s.remoteURL == "" {
+		r.Refuse(errors.New("REMOTE_BACKEND_URL is required with BACKEND=remote"))
+	}
 }
 
 func backendDir(lookup func(string) string) string {
@@ -87,36 +94,26 @@ func backendDir(lookup func(string) string) string {
 	return defaultBackendDir
 }
 
-// names returns what the server's certificate is to vouch for.
-func (s settings) names() (dns []string, ips []net.IP) {
+// hosts are names and addresses of the server. None leaves the certificate that
+// there is alone.
+type hosts struct {
+	names     []string
+	addresses []net.IP
+}
+
+// hosts returns what the server's certificate is to vouch for.
+func (s settings) hosts() (h hosts) {
 	if ip := net.ParseIP(s.domain); ip != nil {
-		ips = append(ips, ip)
+		h.addresses = append(h.addresses, ip)
 	} else {
-		dns = append(dns, s.domain)
+		h.names = append(h.names, s.domain)
 	}
 	if s.localhost {
-		dns = append(dns, "localhost")
-		ips = append(ips, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+		h.names = append(h.names, "localhost")
+		h.addresses = append(h.addresses, net.IPv4(127, 0, 0, 1), net.IPv6loopback)
 	}
-	return dns, append(ips, s.ips...)
-}
-
-func number(low, high int) func(string) (int, error) {
-	return func(text string) (int, error) {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < low || n > high {
-			return 0, fmt.Errorf("want a number from %d to %d", low, high)
-		}
-		return n, nil
-	}
-}
-
-func boolean(text string) (bool, error) {
-	b, err := strconv.ParseBool(text)
-	if err != nil {
-		return false, errors.New("want true or false")
-	}
-	return b, nil
+	h.addresses = append(h.addresses, s.ips...)
+	return h
 }
 
 func domain(text string) (string, error) {
@@ -128,7 +125,7 @@ func domain(text string) (string, error) {
 
 func addresses(text string) ([]net.IP, error) {
 	var ips []net.IP
-	for _, part := range list(text) {
+	for _, part := range environ.List(text) {
 		ip := net.ParseIP(part)
 		if ip == nil {
 			return nil, fmt.Errorf("%q is not an IP address", part)
@@ -138,44 +135,10 @@ func addresses(text string) ([]net.IP, error) {
 	return ips, nil
 }
 
-func listenAddress(text string) (string, error) {
-	if text == "" || text == "0" {
-		return text, nil
-	}
-	if _, _, err := net.SplitHostPort(text); err != nil {
-		return "", fmt.Errorf("want host:port: %w", err)
-	}
-	return text, nil
-}
-
-func level(text string) (slog.Level, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(text)); err != nil {
-		return 0, errors.New("want debug, info, warn or error")
-	}
-	return l, nil
-}
-
-func namespaces(text string) ([]string, error) {
-	names := list(text)
-	for _, name := range names {
-		if msgs := validation.IsDNS1123Label(name); len(msgs) > 0 {
-			return nil, fmt.Errorf("namespace %q: %s", name, msgs[0])
-		}
-	}
-	return names, nil
-}
-
-func list(text string) []string {
-	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
-}
-
 func backend(text string) (string, error) {
 	switch text {
-	case backendFile:
+	case backendFile, backendCRD, backendRemote:
 		return text, nil
-	case backendCRD, backendRemote:
-		return "", fmt.Errorf("this backend is not there yet; set BACKEND=%s", backendFile)
 	}
-	return "", fmt.Errorf("unknown backend, want %s", backendFile)
+	return "", fmt.Errorf("unknown backend, want %s, %s or %s", backendCRD, backendRemote, backendFile)
 }

@@ -20,6 +20,9 @@ var (
 	ErrForbidden = errors.New("forbidden")
 	// ErrInvalid: what the device sent makes no sense.
 	ErrInvalid = errors.New("invalid")
+	// ErrUnauthorised: the certificate is good, but not, or no longer, the one
+	// of this device; registering may help.
+	ErrUnauthorised = errors.New("unauthorised")
 )
 
 // Device is the name of a device: unique within its namespace.
@@ -42,6 +45,11 @@ type Registration struct {
 	// KeyFingerprint identifies the key that the certificate will be for: the
 	// lower-case hexadecimal SHA-256 of its SubjectPublicKeyInfo.
 	KeyFingerprint string
+	// PresentedKey identifies, in the same way, the key of the certificate that
+	// the device shows now: its own when Own is set.
+	PresentedKey string
+	// CertificateRequest is what the device sent, PEM, with a good signature.
+	CertificateRequest string
 	// Hardware may be nil.
 	Hardware *protocol.HardwareInfo
 }
@@ -64,14 +72,21 @@ type Backend interface {
 	// RegistrationTarget returns the device that a certificate is to be issued
 	// for, with its namespace, and changes nothing. ErrNotFound or
 	// ErrNotApproved when there is no such device (yet). ErrForbidden when the
-	// device registered before and this is not it: r.Own is false and the key is
-	// not the one it registered with.
+	// device registered before and this is not it: neither r.PresentedKey (when
+	// r.Own is set) nor r.KeyFingerprint is one that it registered with. A device
+	// that was approved anew may come with any certificate that names it.
 	RegistrationTarget(ctx context.Context, r Registration) (Device, error)
 	// CompleteRegistration records durably that the device now has a certificate
 	// for r.KeyFingerprint; r.Device is the result of RegistrationTarget. It
 	// checks the same conditions again, because of two that register at once.
 	// The certificate is handed out only after it returned nil.
 	CompleteRegistration(ctx context.Context, r Registration) error
+	// Authorise reports, by nil, that a certificate for the key with that
+	// fingerprint may speak for the device. ErrUnauthorised when the device is
+	// managed and registered with another key: the certificate is one of an
+	// earlier device of that name. Whether the device is managed is the business
+	// of the other methods.
+	Authorise(ctx context.Context, d Device, fingerprint string) error
 	// Configuration returns what the device is to be told. ErrNotFound when it
 	// is not managed.
 	Configuration(ctx context.Context, d Device) (Rendered, error)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/project-flotta/flotta-agent/internal/pki"
@@ -59,7 +60,10 @@ type Config struct {
 	// ends. Default 10 s.
 	ShutdownTimeout time.Duration
 
-	Logger *slog.Logger
+	// Registry is what /metrics shows; the backend may have added to it. Default:
+	// one of the server's own.
+	Registry *prometheus.Registry
+	Logger   *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -72,6 +76,9 @@ func (c Config) withDefaults() Config {
 	defaultTo(&c.WriteTimeout, 120*time.Second)
 	defaultTo(&c.IdleTimeout, 120*time.Second)
 	defaultTo(&c.ShutdownTimeout, 10*time.Second)
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
 	if len(c.Namespaces) == 0 {
 		c.Namespaces = []string{DefaultNamespace}
 	}

@@ -29,6 +29,11 @@ func (s *Server) dataOut(w http.ResponseWriter, r *http.Request, who identity, d
 	if status := who.maySend(m.Directive, d.ID); status != 0 {
 		return s.refused(operation, status, who.refusal())
 	}
+	if m.Directive != protocol.DirectiveEnrolment && m.Directive != protocol.DirectiveRegistration {
+		if err := s.cfg.Backend.Authorise(r.Context(), d, who.key); err != nil {
+			return s.unauthorised(operation, err)
+		}
+	}
 	switch m.Directive {
 	case protocol.DirectiveEnrolment:
 		return s.enrol(r.Context(), m, d)
@@ -102,7 +107,8 @@ func (s *Server) tryRegister(ctx context.Context, m protocol.Message, who identi
 	}
 	reg := Registration{
 		Device: d, Own: who.owns(d.ID),
-		KeyFingerprint: request.Fingerprint(), Hardware: info.Hardware,
+		KeyFingerprint: request.Fingerprint(), PresentedKey: who.key,
+		CertificateRequest: info.CertificateRequest, Hardware: info.Hardware,
 	}
 	if reg.Device, err = s.cfg.Backend.RegistrationTarget(ctx, reg); err != nil {
 		return failed(m.Directive, fmt.Errorf("register %s: %w", d.ID, err))
@@ -133,7 +139,7 @@ func (s *Server) heartbeat(ctx context.Context, m protocol.Message, d Device) an
 	if err := s.cfg.Backend.Heartbeat(ctx, d, report); err != nil {
 		return failed(m.Directive, fmt.Errorf("take in heartbeat of %s: %w", d, err))
 	}
-	s.metrics.heartbeats.WithLabelValues(d.Namespace, d.ID).Inc()
+	s.metrics.heartbeats.Inc()
 	return answer{operation: m.Directive, status: http.StatusOK}
 }
 

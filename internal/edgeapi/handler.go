@@ -106,6 +106,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) answer {
 		a.expected = who.register
 		return a
 	}
+	if err := s.cfg.Backend.Authorise(r.Context(), d, who.key); err != nil {
+		return s.unauthorised(e.operation, err)
+	}
 	switch e.operation {
 	case opDataIn:
 		return s.dataIn(r, d)
@@ -224,6 +227,14 @@ func (s *Server) refused(operation string, status int, err error) answer {
 		s.metrics.wrongOwner.Inc()
 	}
 	return answer{operation: operation, status: status, err: err}
+}
+
+// unauthorised answers when a backend does not let a device speak.
+func (s *Server) unauthorised(operation string, err error) answer {
+	if errors.Is(err, ErrUnauthorised) {
+		return s.refused(operation, http.StatusUnauthorized, err)
+	}
+	return failed(operation, err)
 }
 
 // failed answers to an error of the backend.

@@ -20,6 +20,7 @@ type identity struct {
 	register bool   // holder of a register certificate: nobody in particular
 	id       string // of the device, lower case; empty for register
 	ns       string // of the device; empty for register
+	key      string // fingerprint of the certificate's key; empty for register
 	expired  bool   // the certificate was good once
 }
 
@@ -36,7 +37,7 @@ func identify(state *tls.ConnectionState, authority *pki.Authority, now time.Tim
 	if err != nil && !expired {
 		return identity{}, err
 	}
-	who := identity{id: strings.ToLower(leaf.Subject.CommonName), expired: expired}
+	who := identity{id: strings.ToLower(leaf.Subject.CommonName), key: pki.Fingerprint(leaf), expired: expired}
 	if len(leaf.Subject.OrganizationalUnit) > 0 {
 		who.ns = leaf.Subject.OrganizationalUnit[0]
 	}

@@ -16,6 +16,8 @@ const maxDisconnected = 1 << 16
 
 // metrics are what the server counts. The names of the flotta_api_edge_devices
 // counters are those of flotta v0.2, which is why they lack the suffix _total.
+// None has a label per device: a fleet of 10,000 would be as many series, which
+// outlive the devices.
 type metrics struct {
 	registry *prometheus.Registry
 
@@ -25,7 +27,7 @@ type metrics struct {
 	authFailed   prometheus.Counter
 	wrongOwner   prometheus.Counter
 	panics       prometheus.Counter
-	heartbeats   *prometheus.CounterVec
+	heartbeats   prometheus.Counter
 	latency      *prometheus.HistogramVec
 	requestSize  *prometheus.HistogramVec
 	answerSize   *prometheus.HistogramVec
@@ -34,7 +36,7 @@ type metrics struct {
 	disconnected map[Device]struct{} // told to, and not seen managed since
 }
 
-func newMetrics() *metrics {
+func newMetrics(registry *prometheus.Registry) *metrics {
 	const prefix = "flotta_api_edge_devices_"
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -46,16 +48,14 @@ func newMetrics() *metrics {
 		}, []string{"operation"})
 	}
 	m := &metrics{
-		registry:     prometheus.NewRegistry(),
+		registry:     registry,
 		registered:   counter(prefix+"successful_registration", "Registrations that ended with a certificate."),
 		regFailed:    counter(prefix+"failed_registration", "Registrations that were refused or failed."),
 		unregistered: counter(prefix+"unregistration", "Devices that were told that they are no longer managed."),
 		authFailed:   counter(prefix+"failed_authentication", "Requests with a certificate that was not accepted."),
 		wrongOwner:   counter(prefix+"invalid_owner", "Requests with the certificate of another device."),
 		panics:       counter("flotta_api_panics_total", "Requests that ended in a panic."),
-		heartbeats: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: prefix + "heartbeat", Help: "Heartbeats taken in, by device.",
-		}, []string{"deviceNamespace", "deviceID"}),
+		heartbeats:   counter(prefix+"heartbeat", "Heartbeats taken in."),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "flotta_api_request_duration_seconds", Help: "Time from a request's header to the end of its answer.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
@@ -96,7 +96,6 @@ func (m *metrics) managed(d Device, managed bool) (left bool) {
 		}
 		m.disconnected[d] = struct{}{}
 		m.unregistered.Inc()
-		m.heartbeats.DeleteLabelValues(d.Namespace, d.ID)
 		return true
 	}
 	return false

@@ -130,12 +130,18 @@ func (r *rig) registerCert() tls.Certificate {
 	return cert
 }
 
-// deviceCert issues a device certificate behind the server's back, as of then.
+// deviceCert issues a device certificate for a new key behind the server's back,
+// as of then.
 func (r *rig) deviceCert(namespace, id string, then time.Time) tls.Certificate {
 	r.t.Helper()
 	key, err := pki.NewKey()
 	r.must(err)
-	text, err := pki.CertificateRequest(key, id)
+	return r.deviceCertFor(key, namespace, id, then)
+}
+
+func (r *rig) deviceCertFor(key crypto.PrivateKey, namespace, id string, then time.Time) tls.Certificate {
+	r.t.Helper()
+	text, err := pki.CertificateRequest(key.(crypto.Signer), id)
 	r.must(err)
 	request, err := pki.ParseRequest(text)
 	r.must(err)

@@ -58,7 +58,7 @@ func operations() []operation {
 func TestWhoMayDoWhat(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	own, _ := r.join("dev1")
+	own, ownCert := r.join("dev1")
 	r.join("dev2")
 	now := time.Now()
 	stranger, err := pki.NewAuthority(now)
@@ -73,8 +73,9 @@ func TestWhoMayDoWhat(t *testing.T) {
 	r.must(err)
 	clients := map[string]*http.Client{
 		"own":              own,
-		"own, expired":     r.client(r.deviceCert("default", "dev1", expired())),
-		"own, upper case":  r.client(r.deviceCert("default", "DEV1", now)),
+		"own, expired":     r.client(r.deviceCertFor(ownCert.PrivateKey, "default", "dev1", expired())),
+		"own, upper case":  r.client(r.deviceCertFor(ownCert.PrivateKey, "default", "DEV1", now)),
+		"own, other key":   r.client(r.deviceCert("default", "dev1", now)),
 		"other":            r.client(r.deviceCert("default", "dev2", now)),
 		"other, expired":   r.client(r.deviceCert("default", "dev2", expired())),
 		"register":         r.client(r.registerCert()),
@@ -88,6 +89,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		"own":              {200, 200, 200, 200, 200, 400, 208, 200},
 		"own, expired":     {401, 401, 401, 401, 401, 401, 401, 200},
 		"own, upper case":  {200, 200, 200, 200, 200, 400, 208, 200},
+		"own, other key":   {401, 401, 401, 401, 401, 401, 208, 403},
 		"other":            {403, 403, 403, 403, 403, 403, 403, 403},
 		"other, expired":   {401, 401, 401, 401, 401, 401, 401, 401},
 		"register":         {401, 401, 401, 403, 403, 403, 208, 403},
@@ -162,8 +164,8 @@ func TestDefect711ForgedLeafBeforeTheAuthoritysCertificate(t *testing.T) {
 func TestDefect712And713ExpiredCertificateRenewsAndDoesNothingElse(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{})
-	r.join("dev1")
-	old := r.client(r.deviceCert("default", "dev1", expired()))
+	_, cert := r.join("dev1")
+	old := r.client(r.deviceCertFor(cert.PrivateKey, "default", "dev1", expired()))
 	want(t, "heartbeat, expired", r.send(old, "dev1", protocol.DirectiveHeartbeat, protocol.Heartbeat{}), http.StatusUnauthorized)
 	key, err := pki.NewKey()
 	r.must(err)

@@ -36,7 +36,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("configure edge api: %w", err)
 	}
 	return &Server{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(),
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registry),
 		refusals: rate.NewLimiter(rate.Every(5*time.Second), 20),
 	}, nil
 }

@@ -36,7 +36,8 @@ func (a *Authority) IssueServer(p ServerProfile, now time.Time) (KeyPair, error)
 		}
 		t.DNSNames = p.DNSNames
 		t.IPAddresses = p.IPs
-		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		// The server is a client too when it asks a remote backend.
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	})
 }
 

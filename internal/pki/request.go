@@ -70,7 +70,13 @@ func (r *Request) CommonName() string { return r.csr.Subject.CommonName }
 
 // Fingerprint identifies the public key: the SHA-256 of its encoding
 // (SubjectPublicKeyInfo) in lower-case hexadecimal.
-func (r *Request) Fingerprint() string {
-	sum := sha256.Sum256(r.csr.RawSubjectPublicKeyInfo)
+func (r *Request) Fingerprint() string { return fingerprint(r.csr.RawSubjectPublicKeyInfo) }
+
+// Fingerprint identifies the public key of a certificate, as Request.Fingerprint
+// does for the one of a request.
+func Fingerprint(cert *x509.Certificate) string { return fingerprint(cert.RawSubjectPublicKeyInfo) }
+
+func fingerprint(subjectPublicKeyInfo []byte) string {
+	sum := sha256.Sum256(subjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
 }

@@ -29,7 +29,8 @@ type store struct {
 	workloads  map[string]*v1alpha1.EdgeWorkload
 	configMaps map[string]*corev1.ConfigMap
 	secrets    map[string]*corev1.Secret
-	fail       map[string]error // by kind and name
+	routes     map[string]string // hosts
+	fail       map[string]error  // by kind and name
 	asked      []string
 }
 
@@ -41,6 +42,7 @@ func parse(t testing.TB, manifests string) *store {
 		workloads:  map[string]*v1alpha1.EdgeWorkload{},
 		configMaps: map[string]*corev1.ConfigMap{},
 		secrets:    map[string]*corev1.Secret{},
+		routes:     map[string]string{},
 		fail:       map[string]error{},
 	}
 	for text := range strings.SplitSeq("\n"+manifests, "\n---\n") {
@@ -59,6 +61,15 @@ func parse(t testing.TB, manifests string) *store {
 			put(t, s.configMaps, text)
 		case "Secret":
 			put(t, s.secrets, text)
+		case "Route":
+			var route struct {
+				Metadata metav1.ObjectMeta     `json:"metadata"`
+				Spec     struct{ Host string } `json:"spec"`
+			}
+			if err := yaml.Unmarshal([]byte(text), &route); err != nil {
+				t.Fatalf("%v in:\n%s", err, text)
+			}
+			s.routes[route.Metadata.Namespace+"/"+route.Metadata.Name] = route.Spec.Host
 		default:
 			t.Fatalf("kind %q in:\n%s", kind.Kind, text)
 		}
@@ -120,6 +131,17 @@ func (s *store) ConfigMap(_ context.Context, namespace, name string) (*corev1.Co
 
 func (s *store) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
 	return get(s, s.secrets, "Secret", namespace, name)
+}
+
+func (s *store) Route(_ context.Context, namespace, name string) (string, error) {
+	if err := s.fail["Route "+name]; err != nil {
+		return "", err
+	}
+	host, ok := s.routes[namespace+"/"+name]
+	if !ok {
+		return "", fmt.Errorf("get route %s/%s: %w", namespace, name, render.ErrNotFound)
+	}
+	return host, nil
 }
 
 // device returns the one device of the store.

@@ -19,7 +19,6 @@ const (
 	ReasonInvalidLogTarget     = "InvalidLogTarget"
 	ReasonInvalidPodSpec       = "InvalidPodSpec"
 	ReasonInvalidStorage       = "InvalidStorage"
-	ReasonUnsupportedStorage   = "UnsupportedStorage"
 	ReasonUnsupportedType      = "UnsupportedType"
 )
 

@@ -24,6 +24,9 @@ type Reader interface {
 	Workloads(ctx context.Context, device *v1alpha1.EdgeDevice) ([]v1alpha1.EdgeWorkload, error)
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Route returns the host name of an OpenShift Route. Where there are no
+	// Routes at all, none exists.
+	Route(ctx context.Context, namespace, name string) (host string, err error)
 }
 
 // Source is an object that was read, or looked for in vain. An empty Name is

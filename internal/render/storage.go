@@ -1,8 +1,10 @@
 package render
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,12 +17,7 @@ import (
 // there is none, and when it cannot be rendered.
 func (j *job) storage(ctx context.Context, spec *v1alpha1.Storage) (*protocol.StorageConfiguration, error) {
 	if obc := j.device.Status.DataOBC; obc != "" {
-		// Such a bucket is reached by a Route, which Reader does not know.
-		j.broken(Problem{
-			Reason:  ReasonUnsupportedStorage,
-			Message: fmt.Sprintf("storage by ObjectBucketClaim %q is not supported", obc),
-		})
-		return nil, nil
+		return j.claimedStorage(ctx, obc)
 	}
 	if spec == nil || spec.S3 == nil || spec.S3.SecretName == "" && spec.S3.ConfigMapName == "" {
 		return nil, nil
@@ -39,6 +36,136 @@ func (j *job) storage(ctx context.Context, spec *v1alpha1.Storage) (*protocol.St
 		return nil, nil
 	}
 	return &protocol.StorageConfiguration{S3: config}, nil
+}
+
+// Where an ObjectBucketClaim of OpenShift leads to: the Route of its object
+// store, and the authority that its router's certificate is from.
+const (
+	storeRouteNamespace = "openshift-storage"
+	storeRouteName      = "s3"
+	routerCANamespace   = "openshift-ingress-operator"
+	routerCAName        = "router-ca"
+	routePort           = 443
+	// anyRegion is sent when nothing says what the region is.
+	anyRegion = "ignore"
+)
+
+// claimedStorage renders the bucket of an ObjectBucketClaim. Such a claim comes
+// with a ConfigMap and a Secret of its own name.
+func (j *job) claimedStorage(ctx context.Context, claim string) (*protocol.StorageConfiguration, error) {
+	config := &protocol.S3StorageConfiguration{}
+	problems, err := j.claimedBucket(ctx, claim, config)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := j.bucketKeys(ctx, claim, config)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(problems, keys...)
+	if len(problems) == 0 && internalHost(config.BucketHost) {
+		problem, err := j.routed(ctx, config)
+		if err != nil {
+			return nil, err
+		}
+		if problem != nil {
+			problems = append(problems, *problem)
+		}
+	}
+	if len(problems) > 0 {
+		j.broken(problems...)
+		return nil, nil
+	}
+	return &protocol.StorageConfiguration{S3: config}, nil
+}
+
+// claimedBucket fills in where the bucket of a claim is, as seen from inside of
+// the cluster. A region may be missing.
+func (j *job) claimedBucket(ctx context.Context, claim string, config *protocol.S3StorageConfiguration) ([]Problem, error) {
+	object, err := j.objects.configMap(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	if object == nil {
+		return []Problem{invalidStorage("the ObjectBucketClaim %q has no ConfigMap yet", claim)}, nil
+	}
+	config.BucketName = strings.TrimSpace(object.Data[v1alpha1.BucketNameKey])
+	config.BucketHost = strings.TrimSpace(object.Data[v1alpha1.BucketHostKey])
+	config.BucketRegion = cmp.Or(strings.TrimSpace(object.Data[v1alpha1.BucketRegionKey]), anyRegion)
+	config.BucketPort = routePort
+	var problems []Problem
+	if config.BucketName == "" {
+		problems = append(problems, invalidStorage("ConfigMap %q has no %s", claim, v1alpha1.BucketNameKey))
+	}
+	if text := strings.TrimSpace(object.Data[v1alpha1.BucketPortKey]); text != "" {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			problems = append(problems, invalidStorage("ConfigMap %q: %s is not a port", claim, v1alpha1.BucketPortKey))
+		}
+		config.BucketPort = int32(port)
+	}
+	return problems, nil
+}
+
+// internalHost reports whether a name means something inside of the cluster
+// only. No name at all is what a store leaves that relies on its Route.
+func internalHost(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	return host == "" || strings.HasSuffix(host, ".svc") || strings.Contains(host, ".svc.")
+}
+
+// routed replaces an address inside of the cluster by that of the Route to it.
+// Without a Route the address stays: some networks reach it.
+func (j *job) routed(ctx context.Context, config *protocol.S3StorageConfiguration) (*Problem, error) {
+	host, err := j.objects.route(ctx, storeRouteNamespace, storeRouteName)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" {
+		if config.BucketHost == "" {
+			problem := invalidStorage("there is neither a bucket host nor the Route %s/%s", storeRouteNamespace, storeRouteName)
+			return &problem, nil
+		}
+		return nil, nil
+	}
+	data, err := j.objects.foreignSecret(ctx, routerCANamespace, routerCAName)
+	if err != nil {
+		return nil, err
+	}
+	if data == nil {
+		problem := invalidStorage("Secret %s/%s, which the Route's certificate is checked with, does not exist", routerCANamespace, routerCAName)
+		return &problem, nil
+	}
+	config.BucketHost, config.BucketPort, config.BucketRegion = host, routePort, anyRegion
+	config.AWSCABundle = base64.StdEncoding.EncodeToString(data[v1alpha1.StorageCAKey])
+	return nil, nil
+}
+
+// route returns the host of a Route, empty when there is none.
+func (o *objects) route(ctx context.Context, namespace, name string) (string, error) {
+	o.looked("Route", namespace, name)
+	host, err := o.reader.Route(ctx, namespace, name)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read route %s/%s: %w", namespace, name, err)
+	}
+	return host, nil
+}
+
+// foreignSecret reads a Secret outside of the device's namespace; nil when there
+// is none. Its name is never one that a user chose.
+func (o *objects) foreignSecret(ctx context.Context, namespace, name string) (map[string][]byte, error) {
+	o.looked("Secret", namespace, name)
+	object, err := o.reader.Secret(ctx, namespace, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read secret %s/%s: %w", namespace, name, err)
+	}
+	return secretData(object), nil
 }
 
 func invalidStorage(format string, args ...any) Problem {

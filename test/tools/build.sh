@@ -14,7 +14,7 @@ umask 022
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 cache=${FLOTTA_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/flotta-agent}/tools
-groups=(generate gotest yggd s3 lint)
+groups=(generate gotest yggd s3 lint controlplane image)
 
 # One line a binary: name, package, linker flags. yggd gets its folders when it is linked: yggd is the daemon of a
 # device, yggd-local keeps etc, var and libexec below its working directory, for tests that run it unprivileged.
@@ -38,6 +38,16 @@ recipe() {
 	gotest)
 		echo "gotestsum gotest.tools/gotestsum"
 		echo "benchstat golang.org/x/perf/cmd/benchstat"
+		;;
+	controlplane)
+		local version="-X k8s.io/component-base/version.gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
+		echo "kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver $version"
+		echo "kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager $version"
+		echo "kubectl k8s.io/kubernetes/cmd/kubectl $version"
+		echo "etcd go.etcd.io/etcd/server/v3"
+		;;
+	image)
+		echo "crane github.com/google/go-containerregistry/cmd/crane"
 		;;
 	lint)
 		echo "golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint"

@@ -43,6 +43,9 @@ const (
 	LabelSystemSerial       = "device.system-serial"
 )
 
+// LabelDevice is on a PlaybookExecution and names the device that it is for.
+const LabelDevice = "flotta/device"
+
 // Labels of an EdgeWorkload.
 const (
 	// LabelSelectorPrefix is followed by what a workload selects devices by, as
@@ -63,4 +66,32 @@ const (
 	FinalizerEdgeDevice = "device-finalizer"
 	// FinalizerDeviceReference is on EdgeWorkload and PlaybookExecution.
 	FinalizerDeviceReference = "yggdrasil-device-reference-finalizer"
+)
+
+// AnnotationRegisteredKeys is on an EdgeDevice and holds, separated by spaces,
+// the fingerprints of the keys that may speak for it: the lower-case hexadecimal
+// SHA-256 of each SubjectPublicKeyInfo. A device without it registered with
+// flotta v0.2.
+const AnnotationRegisteredKeys = Group + "/registered-key"
+
+// AnnotationDeclined is set to "true" on an EdgeDeviceSignedRequest by an
+// administrator who refuses the device.
+const AnnotationDeclined = Group + "/declined"
+
+// Types of the conditions of an EdgeDevice.
+const (
+	// ConditionApproved is true for a device whose request was approved.
+	ConditionApproved = "Approved"
+	// ConditionRegistered is true for a device that has a certificate.
+	ConditionRegistered = "Registered"
+	// ConditionOnline is false for a device that was not heard of for too long.
+	ConditionOnline = "Online"
+	// ConditionConfigurationApplied is true when the newest configuration is in
+	// force on the device.
+	ConditionConfigurationApplied = "ConfigurationApplied"
+	// ConditionDegraded is true when something could not be rendered.
+	ConditionDegraded = "Degraded"
+	// ConditionBucketReady is there for a device that asks for a bucket of its
+	// own, and true when it can be used.
+	ConditionBucketReady = "BucketReady"
 )

@@ -15,4 +15,4 @@
 // +groupName=management.project-flotta.io
 package v1alpha1
 
-//go:generate controller-gen object paths=.
+//go:generate controller-gen object crd paths=. output:crd:dir=../../../config/crd/bases

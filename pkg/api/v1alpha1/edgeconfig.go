@@ -28,6 +28,7 @@ const (
 // Playbook is one Ansible playbook.
 type Playbook struct {
 	// Content is the playbook; base64 in a manifest.
+	// +kubebuilder:validation:MinLength=1
 	Content []byte `json:"content"`
 	// +optional
 	TimeoutSeconds int64 `json:"timeoutSeconds,omitempty"`

@@ -6,6 +6,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const WorkloadTypePod = "pod"
 
 // EdgeWorkloadSpec is a workload and the devices that it is for.
+//
+// +kubebuilder:validation:XValidation:rule="self.type != 'pod' || has(self.pod)",message="a workload of type pod needs pod",fieldPath=".pod",reason=FieldValueRequired
 type EdgeWorkloadSpec struct {
 	// DeviceSelector chooses devices of the same namespace by their labels. It
 	// is not looked at when Device is set.
@@ -39,9 +41,11 @@ type Pod struct {
 // DataConfiguration is the directories that are synchronised with the bucket.
 type DataConfiguration struct {
 	// Ingress goes from the bucket to the device.
+	// +kubebuilder:validation:MaxItems=1000
 	// +optional
 	Ingress []DataPath `json:"ingress,omitempty"`
 	// Egress goes from the device to the bucket.
+	// +kubebuilder:validation:MaxItems=1000
 	// +optional
 	Egress []DataPath `json:"egress,omitempty"`
 }
@@ -49,7 +53,13 @@ type DataConfiguration struct {
 // DataPath is one pair of directories. The one on the device is below /export
 // of every container.
 type DataPath struct {
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/')",message="must be relative: it is below /export on the device, and below the bucket's root in the bucket"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('(^|/)[.][.](/|$)')",message="must not contain the name '..'"
 	Source string `json:"source"`
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/')",message="must be relative: it is below /export on the device, and below the bucket's root in the bucket"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('(^|/)[.][.](/|$)')",message="must not contain the name '..'"
 	Target string `json:"target"`
 }
 
@@ -101,15 +111,47 @@ type MetricsConfigEntity struct {
 	Disabled bool `json:"disabled,omitempty"`
 }
 
-// EdgeWorkloadStatus is empty.
-type EdgeWorkloadStatus struct{}
+// EdgeWorkloadStatus counts the devices of a workload.
+type EdgeWorkloadStatus struct {
+	// ObservedGeneration is the generation of the spec that the counts are for.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Matched is the number of devices that the workload is meant for.
+	// +optional
+	Matched int32 `json:"matched,omitempty"`
+	// Running is how many of them report that it runs.
+	// +optional
+	Running int32 `json:"running,omitempty"`
+	// Failed is on how many of them it has crashed or cannot be rendered.
+	// +optional
+	Failed int32 `json:"failed,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Types of the conditions of an EdgeWorkload.
+const (
+	// WorkloadAccepted is false when the spec cannot be used as it is.
+	WorkloadAccepted = "Accepted"
+	// WorkloadReady is true when the workload runs on every device that it is
+	// meant for.
+	WorkloadReady = "Ready"
+)
 
 // EdgeWorkload is a pod for some devices of its namespace.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=edgeworkloads,scope=Namespaced
-// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.spec.device`
+// +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.matched`
+// +kubebuilder:printcolumn:name="Running",type=integer,JSONPath=`.status.running`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.failed`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Device",type=string,JSONPath=`.spec.device`,priority=1
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type EdgeWorkload struct {
 	metav1.TypeMeta `json:",inline"`

@@ -15,6 +15,8 @@ type DeviceSettings struct {
 	LogCollection map[string]LogCollectionConfig `json:"logCollection,omitempty"`
 	// +optional
 	OsInformation *OsInformation `json:"osInformation,omitempty"`
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:XValidation:rule="self.all(m, !has(m.folder) || size(m.folder) == 0 || m.folder.startsWith('/'))",message="folder must be an absolute path"
 	// +optional
 	Mounts []Mount `json:"mounts,omitempty"`
 }
@@ -56,6 +58,8 @@ type Storage struct {
 
 // S3Storage names the objects that describe a bucket. Both are in the namespace
 // of the device.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.createOBC) || !self.createOBC || ((!has(self.secretName) || size(self.secretName) == 0) && (!has(self.configMapName) || size(self.configMapName) == 0))",message="createOBC asks for a bucket to be made, and secretName and configMapName name one that exists: give one or the other"
 type S3Storage struct {
 	// SecretName names a Secret with the keys AWS_ACCESS_KEY_ID,
 	// AWS_SECRET_ACCESS_KEY and, optionally, tls.crt.

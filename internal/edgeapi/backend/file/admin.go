@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -63,12 +64,12 @@ func (a *Admin) Approve(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("approve device %s: %w", id, err)
 	}
-	if isGranted(r) {
+	if fleet.IsGranted(r) {
 		return nil
 	}
 	r.Spec.Approved = true
-	if isDeclined(r) {
-		r.Status.Conditions = withRequestCondition(r.Status.Conditions, v1alpha1.SignedRequestPending, time.Now())
+	if fleet.IsDeclined(r) {
+		r.Status.Conditions = fleet.WithRequestCondition(r.Status.Conditions, v1alpha1.SignedRequestPending, "", time.Now())
 	}
 	_, err = storeRequest(a.requestPath(id), r)
 	return err
@@ -85,12 +86,12 @@ func (a *Admin) Decline(ctx context.Context, id string) error {
 	now := time.Now()
 	r, err := readRequest(a.requestPath(id), id)
 	if errors.Is(err, fs.ErrNotExist) {
-		r = newRequest(edgeapi.Device{Namespace: v1alpha1.DefaultNamespace, ID: id}, protocol.EnrolmentInfo{}, now)
+		r = createdAt(fleet.NewRequest(v1alpha1.DefaultNamespace, id, protocol.EnrolmentInfo{}, now), now)
 	} else if err != nil {
 		return fmt.Errorf("decline device %s: %w", id, err)
 	}
 	r.Spec.Approved = false
-	r.Status.Conditions = withRequestCondition(r.Status.Conditions, v1alpha1.SignedRequestDeclined, now)
+	r.Status.Conditions = fleet.WithRequestCondition(r.Status.Conditions, v1alpha1.SignedRequestDeclined, "", now)
 	if _, err := storeRequest(a.requestPath(id), r); err != nil {
 		return err
 	}
@@ -168,11 +169,11 @@ func (a *Admin) List() ([]Row, error) {
 			continue
 		}
 		d := edgeapi.Device{Namespace: r.Spec.TargetNamespace, ID: id}
-		if _, ok := rows[d]; ok && !isDeclined(r) {
+		if _, ok := rows[d]; ok && !fleet.IsDeclined(r) {
 			continue
 		}
 		row := Row{Namespace: d.Namespace, ID: id, State: v1alpha1.SignedRequestPending}
-		if isDeclined(r) {
+		if fleet.IsDeclined(r) {
 			row.State = v1alpha1.SignedRequestDeclined
 		}
 		rows[d] = row
@@ -195,9 +196,9 @@ func deviceRow(d *v1alpha1.EdgeDevice) Row {
 	}
 	for _, c := range d.Status.Conditions {
 		switch {
-		case c.Type == conditionApplied:
+		case c.Type == v1alpha1.ConditionConfigurationApplied:
 			row.Applied = c.Status == "True"
-		case c.Type == conditionDegraded && c.Status == "True":
+		case c.Type == v1alpha1.ConditionDegraded && c.Status == "True":
 			row.Problem = c.Message
 		}
 	}

@@ -164,4 +164,9 @@ func (r reader) Secret(_ context.Context, namespace, name string) (*corev1.Secre
 	return find[corev1.Secret](r.catalog, kindSecret, namespace, name)
 }
 
+// Route implements render.Reader. Manifests hold no Routes.
+func (r reader) Route(_ context.Context, namespace, name string) (string, error) {
+	return "", fmt.Errorf("route %s/%s: %w", namespace, name, render.ErrNotFound)
+}
+
 var _ render.Reader = reader{}

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -17,31 +16,9 @@ import (
 
 	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 )
-
-// annotationKey holds the fingerprint of the key that a device registered with.
-const annotationKey = v1alpha1.Group + "/registered-key"
-
-// Types of the conditions of an EdgeDevice.
-const (
-	conditionApproved   = "Approved"
-	conditionRegistered = "Registered"
-	conditionApplied    = "ConfigurationApplied"
-	conditionDegraded   = "Degraded"
-)
-
-// cloneDevice returns a copy whose metadata and status may be changed without
-// changing the original: maps and lists are copied, what they point to is not.
-func cloneDevice(d *v1alpha1.EdgeDevice) *v1alpha1.EdgeDevice {
-	c := *d
-	c.Labels = maps.Clone(d.Labels)
-	c.Annotations = maps.Clone(d.Annotations)
-	c.Status.Workloads = slices.Clone(d.Status.Workloads)
-	c.Status.PlaybookExec = slices.Clone(d.Status.PlaybookExec)
-	c.Status.Conditions = slices.Clone(d.Status.Conditions)
-	return &c
-}
 
 // update changes a device with mutate, which gets a copy and may return an error
 // to leave all as it is. When the copy differs it is on disk before update
@@ -52,7 +29,7 @@ func (b *Backend) update(ctx context.Context, d edgeapi.Device, mutate func(*v1a
 		return err
 	}
 	// Most reports change nothing, and need not wait for the disk.
-	probe := cloneDevice(current)
+	probe := fleet.Clone(current)
 	if err := mutate(probe); err != nil {
 		return err
 	}
@@ -72,7 +49,7 @@ func (b *Backend) update(ctx context.Context, d edgeapi.Device, mutate func(*v1a
 		if current, err = b.device(d); err != nil {
 			return err
 		}
-		next := cloneDevice(current)
+		next := fleet.Clone(current)
 		if err := mutate(next); err != nil || equality.Semantic.DeepEqual(next, current) {
 			return err // or somebody else was faster
 		}
@@ -187,29 +164,6 @@ func removeDurably(path string) error {
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// newDevice is what a device is when it was approved.
-func newDevice(d edgeapi.Device, set string, now time.Time) *v1alpha1.EdgeDevice {
-	created := metav1.NewTime(now.UTC().Truncate(time.Second))
-	object := &v1alpha1.EdgeDevice{
-		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindEdgeDevice},
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: d.Namespace, Name: d.ID, CreationTimestamp: created,
-			Labels: map[string]string{v1alpha1.LabelSignedRequest: v1alpha1.LabelTrue},
-		},
-		Spec: v1alpha1.EdgeDeviceSpec{RequestTime: &created},
-	}
-	if set != "" {
-		object.Labels[v1alpha1.LabelMemberOf] = set
-	}
-	setCondition(object, metav1.Condition{
-		Type: conditionApproved, Status: metav1.ConditionTrue, Reason: "Approved", Message: "the request was approved",
-	}, now)
-	setCondition(object, metav1.Condition{
-		Type: conditionRegistered, Status: metav1.ConditionFalse, Reason: "Waiting", Message: "the device has no certificate yet",
-	}, now)
-	return object
-}
-
 // decodeDevice reads the file of a device.
 func decodeDevice(d edgeapi.Device, data []byte) (*v1alpha1.EdgeDevice, error) {
 	var object v1alpha1.EdgeDevice
@@ -235,18 +189,4 @@ func decodeState(data []byte, kind string, into any) error {
 		return fmt.Errorf("decode %s: %w", kind, err)
 	}
 	return nil
-}
-
-// setCondition sets one condition. Its time changes with its status only.
-func setCondition(d *v1alpha1.EdgeDevice, c metav1.Condition, now time.Time) {
-	i := slices.IndexFunc(d.Status.Conditions, func(o metav1.Condition) bool { return o.Type == c.Type })
-	c.LastTransitionTime = metav1.NewTime(now.UTC().Truncate(time.Second))
-	if i < 0 {
-		d.Status.Conditions = append(d.Status.Conditions, c)
-		return
-	}
-	if d.Status.Conditions[i].Status == c.Status {
-		c.LastTransitionTime = d.Status.Conditions[i].LastTransitionTime
-	}
-	d.Status.Conditions[i] = c
 }

@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -211,8 +210,12 @@ func usageOf(name string) x509.ExtKeyUsage {
 	return x509.ExtKeyUsageClientAuth
 }
 
-// serverFits reports whether a certificate is for the names that are wanted.
+// serverFits reports whether a certificate is for the names that are wanted, and
+// good for asking a remote backend as well.
 func (k *Keys) serverFits(cert *x509.Certificate) bool {
+	if !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+		return false
+	}
 	if !slices.Equal(cert.DNSNames, k.cfg.DNSNames) || len(cert.IPAddresses) != len(k.cfg.IPs) {
 		return false
 	}
@@ -250,28 +253,4 @@ func (k *Keys) write(name string, pair pki.KeyPair) error {
 		return fmt.Errorf("store certificate: %w", err)
 	}
 	return nil
-}
-
-// Names of the files that Export writes.
-const (
-	ExportedAuthority = "ca.pem"
-	ExportedClient    = "client.pem"
-)
-
-// Export writes what a device is delivered with into the folder to: the
-// authority's certificate, and the register certificate followed by its key in
-// one file, as yggd wants it.
-func (k *Keys) Export(to string) error {
-	pair, err := k.Register()
-	if err != nil {
-		return fmt.Errorf("export bootstrap files: %w", err)
-	}
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return fmt.Errorf("export bootstrap files: %w", err)
-	}
-	client := bytes.Join([][]byte{pair.CertPEM, pair.KeyPEM}, nil)
-	return errors.Join(
-		durable.WriteFile(filepath.Join(to, ExportedAuthority), k.authority.CertificatePEM(), 0o644),
-		durable.WriteFile(filepath.Join(to, ExportedClient), client, filePerm),
-	)
 }

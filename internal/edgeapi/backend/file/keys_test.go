@@ -212,29 +212,3 @@ func TestUsersOwnServerCertificate(t *testing.T) {
 		t.Errorf("certificate replaced by one of %s", got)
 	}
 }
-
-func TestExport(t *testing.T) {
-	t.Parallel()
-	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "new")
-	k, err := OpenKeys(context.Background(), KeysConfig{Dir: dir, Logger: discard()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Certificate(); err == nil {
-		t.Error("a server certificate without a name")
-	}
-	if err := k.Export(out); err != nil {
-		t.Fatal(err)
-	}
-	both := []byte(fileText(t, out, ExportedClient))
-	cert, _, err := pki.ParseKeyPair(both, both)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := k.Authority().Verify(cert, x509.ExtKeyUsageClientAuth, time.Now()); err != nil {
-		t.Error(err)
-	}
-	if fileText(t, out, ExportedAuthority) != string(k.Authority().CertificatePEM()) {
-		t.Error("another authority was exported")
-	}
-}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 )
 
 func TestManifestsComeChangeAndGo(t *testing.T) {
@@ -115,7 +117,7 @@ func TestBrokenDocumentAffectsWhatItDescribes(t *testing.T) {
 		t.Errorf("problem: %+v", p)
 	}
 	r.eventually("named in the status", func() bool {
-		status, reason, message := condition(r.stored(d), conditionDegraded)
+		status, reason, message := condition(r.stored(d), v1alpha1.ConditionDegraded)
 		return status == "True" && reason == reasonInvalidManifest && strings.Contains(message, "tipe")
 	})
 	for _, w := range r.stored(d).Status.Workloads {
@@ -123,7 +125,7 @@ func TestBrokenDocumentAffectsWhatItDescribes(t *testing.T) {
 			t.Errorf("workload %s: reason %q", w.Name, w.Reason)
 		}
 	}
-	if status, _, _ := condition(r.stored(other), conditionDegraded); status != "False" {
+	if status, _, _ := condition(r.stored(other), v1alpha1.ConditionDegraded); status != "False" {
 		t.Errorf("another device is degraded: %s", status)
 	}
 	if n := strings.Count(r.log.String(), "file not usable as it is"); n != 1 {
@@ -137,7 +139,7 @@ func TestBrokenDocumentAffectsWhatItDescribes(t *testing.T) {
 		t.Errorf("told to run %s", got)
 	}
 	r.eventually("status names the file", func() bool {
-		_, _, message := condition(r.stored(d), conditionDegraded)
+		_, _, message := condition(r.stored(d), v1alpha1.ConditionDegraded)
 		return strings.Contains(message, "manifests/a.yaml")
 	})
 
@@ -145,7 +147,7 @@ func TestBrokenDocumentAffectsWhatItDescribes(t *testing.T) {
 	r.save("a.yaml", workload("w1", "dev1", "img:3")+"---\n"+workload("w2", "dev1", "img:3"))
 	r.eventually("repaired", func() bool { return r.workloads(d) == "w1 w2 w3" && r.image(d, "w1") == "img:3" })
 	r.eventually("no problem", func() bool {
-		status, _, _ := condition(r.stored(d), conditionDegraded)
+		status, _, _ := condition(r.stored(d), v1alpha1.ConditionDegraded)
 		return len(r.problemList()) == 0 && status == "False"
 	})
 }
@@ -157,10 +159,10 @@ func TestBrokenFromTheStartIsNamedAtTheDeviceItIsFor(t *testing.T) {
 	d, other := r.enrolled("dev1"), r.enrolled("dev2")
 	r.save("a.yaml", strings.Replace(workload("w1", "dev1", "i"), "type: pod", "tipe: pod", 1))
 	r.eventually("named", func() bool {
-		_, _, message := condition(r.stored(d), conditionDegraded)
+		_, _, message := condition(r.stored(d), v1alpha1.ConditionDegraded)
 		return strings.Contains(message, "manifests/a.yaml")
 	})
-	if status, _, _ := condition(r.stored(other), conditionDegraded); status != "False" {
+	if status, _, _ := condition(r.stored(other), v1alpha1.ConditionDegraded); status != "False" {
 		t.Error("another device is degraded")
 	}
 }

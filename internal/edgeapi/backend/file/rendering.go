@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/internal/render"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 )
@@ -83,7 +84,7 @@ func (b *Backend) publish(d edgeapi.Device, r *rendering, epoch uint64) bool {
 // merged returns the device that counts: the user's manifest says what is
 // wanted, the state what became of it. Manifest may be nil.
 func merged(state, manifest *v1alpha1.EdgeDevice) *v1alpha1.EdgeDevice {
-	out := cloneDevice(state)
+	out := fleet.Clone(state)
 	if manifest == nil {
 		return out
 	}

@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -25,55 +24,17 @@ import (
 func (b *Backend) Heartbeat(ctx context.Context, d edgeapi.Device, report protocol.Heartbeat) error {
 	now := time.Now()
 	err := b.update(ctx, d, func(object *v1alpha1.EdgeDevice) error {
-		b.touch(object, now)
-		takeReport(object, report)
-		applyView(object, b.viewOf(d), now)
-		takeWorkloads(object, report.Workloads, now)
+		fleet.Touch(object, now, b.cfg.SeenInterval)
+		v := b.viewOf(d)
+		v.list(object, now)
+		fleet.TakeReport(object, report, now)
+		v.describe(object, now)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	return b.events.append(d, report.Events, now)
-}
-
-// takeReport takes over what a device says about itself. What a report leaves
-// out is as it was.
-func takeReport(object *v1alpha1.EdgeDevice, report protocol.Heartbeat) {
-	object.Status.Phase = clip(report.Status)
-	object.Status.LastSyncedResourceVersion = clip(report.Version)
-	if u := report.Upgrade; u != nil {
-		object.Status.UpgradeInformation = &v1alpha1.UpgradeInformation{
-			CurrentCommitID:   clip(u.CurrentCommitID),
-			LastUpgradeStatus: clip(u.LastUpgradeStatus),
-			LastUpgradeTime:   clip(u.LastUpgradeTime),
-		}
-	}
-	takeHardware(object, report.Hardware)
-}
-
-// takeWorkloads takes over the states of the workloads that the device is to
-// run; others are leftovers that it is about to remove.
-func takeWorkloads(object *v1alpha1.EdgeDevice, reported []protocol.WorkloadStatus, now time.Time) {
-	byName := make(map[string]protocol.WorkloadStatus, len(reported))
-	for _, w := range reported {
-		byName[w.Name] = w
-	}
-	for i := range object.Status.Workloads {
-		entry := &object.Status.Workloads[i]
-		w, ok := byName[entry.Name]
-		if !ok {
-			continue
-		}
-		if phase := clip(w.Status); phase != entry.Phase {
-			at := metav1.NewTime(now.UTC().Truncate(time.Second))
-			entry.Phase, entry.LastTransitionTime = phase, &at
-		}
-		if !w.LastDataUpload.IsZero() {
-			at := metav1.NewTime(w.LastDataUpload.UTC().Truncate(time.Second))
-			entry.LastDataUpload = &at
-		}
-	}
 }
 
 // Playbooks implements edgeapi.Backend. Manifests hold none yet.
@@ -107,7 +68,7 @@ func (l *eventLog) append(d edgeapi.Device, events []protocol.EventInfo, now tim
 	var lines bytes.Buffer
 	encoder := json.NewEncoder(&lines)
 	for _, e := range events {
-		event := Event{Time: now.UTC(), Type: clip(e.Type), Reason: clip(e.Reason), Message: clip(e.Message)}
+		event := Event{Time: now.UTC(), Type: fleet.Clip(e.Type), Reason: fleet.Clip(e.Reason), Message: fleet.Clip(e.Message)}
 		if err := encoder.Encode(event); err != nil {
 			return fmt.Errorf("encode event of device %s: %w", d, err)
 		}
@@ -161,7 +122,7 @@ func readEvents(path string) ([]Event, error) {
 	defer func() { _ = f.Close() }() // nothing was written
 	var events []Event
 	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 8*maxText)
+	lines.Buffer(nil, 8*fleet.MaxText)
 	for lines.Scan() {
 		var e Event
 		if json.Unmarshal(lines.Bytes(), &e) == nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -44,7 +44,7 @@ func (b *Backend) Enrol(ctx context.Context, d edgeapi.Device, info protocol.Enr
 		if pending >= b.cfg.MaxPending {
 			return false, fmt.Errorf("%d requests wait for approval, no more are taken", pending)
 		}
-		if err := b.writeRequest(d.ID, newRequest(target, info, time.Now())); err != nil {
+		if err := b.writeRequest(d.ID, createdAt(fleet.NewRequest(target.Namespace, target.ID, info, time.Now()), time.Now())); err != nil {
 			return false, err
 		}
 		b.log.Info("device asks to be managed", "device", target.String())
@@ -62,7 +62,7 @@ func (b *Backend) enrolled(d edgeapi.Device) (exists, decided bool, err error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	request, asked := b.requests[d.ID]
-	if asked && request.object != nil && isDeclined(request.object) {
+	if asked && request.object != nil && fleet.IsDeclined(request.object) {
 		return false, true, fmt.Errorf("device %s was declined: %w", d.ID, edgeapi.ErrForbidden)
 	}
 	if _, ok := b.devices[d]; ok {
@@ -123,16 +123,16 @@ func (b *Backend) settleRequest(id string, now time.Time) error {
 	}
 	b.mu.RUnlock()
 
-	granted := isGranted(r)
+	granted := fleet.IsGranted(r)
 	if !exists {
 		// A file that was not read yet is a device all the same.
 		_, err := os.Lstat(b.devicePath(d))
-		if exists = !errors.Is(err, fs.ErrNotExist); exists && !isDeclined(r) {
+		if exists = !errors.Is(err, fs.ErrNotExist); exists && !fleet.IsDeclined(r) {
 			return nil
 		}
 	}
 	switch {
-	case isDeclined(r):
+	case fleet.IsDeclined(r):
 		if !exists {
 			return nil
 		}
@@ -146,15 +146,21 @@ func (b *Backend) settleRequest(id string, now time.Time) error {
 		return b.removeRequest(id)
 	}
 	if !exists {
-		if err := b.writeDevice(d, newDevice(d, set, now), nil); err != nil {
+		if err := b.writeDevice(d, createdAt(fleet.NewDevice(d.Namespace, d.ID, set, now), now), nil); err != nil {
 			return err
 		}
 		b.log.Info("device approved", "device", d.String())
 	}
 	next := *r
 	next.Spec.Approved = true
-	next.Status.Conditions = withRequestCondition(r.Status.Conditions, v1alpha1.SignedRequestApproved, now)
+	next.Status.Conditions = fleet.WithRequestCondition(r.Status.Conditions, v1alpha1.SignedRequestApproved, "", now)
 	return b.writeRequest(id, &next)
+}
+
+// createdAt sets what a cluster would set.
+func createdAt[T metav1.Object](object T, now time.Time) T {
+	object.SetCreationTimestamp(fleet.Timestamp(now))
+	return object
 }
 
 // writeRequest stores a request. The disk lock is held.
@@ -207,22 +213,6 @@ func (b *Backend) removeRequest(id string) error {
 	return nil
 }
 
-func newRequest(d edgeapi.Device, info protocol.EnrolmentInfo, now time.Time) *v1alpha1.EdgeDeviceSignedRequest {
-	r := &v1alpha1.EdgeDeviceSignedRequest{
-		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindEdgeDeviceSignedRequest},
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.DefaultNamespace, Name: d.ID,
-			CreationTimestamp: metav1.NewTime(now.UTC().Truncate(time.Second)),
-		},
-		Spec: v1alpha1.EdgeDeviceSignedRequestSpec{TargetNamespace: d.Namespace},
-	}
-	if f := info.Features; f != nil {
-		r.Spec.Features = &v1alpha1.Features{ModelName: clip(f.ModelName), Hardware: mergeHardware(nil, f.Hardware)}
-	}
-	r.Status.Conditions = withRequestCondition(nil, v1alpha1.SignedRequestPending, now)
-	return r
-}
-
 // decodeRequest reads the file of a request.
 func decodeRequest(id string, data []byte) (*v1alpha1.EdgeDeviceSignedRequest, error) {
 	var r v1alpha1.EdgeDeviceSignedRequest
@@ -247,40 +237,6 @@ func readRequest(path, id string) (*v1alpha1.EdgeDeviceSignedRequest, error) {
 	return decodeRequest(id, data)
 }
 
-// The state of a request is the condition that is true.
-const (
-	conditionTrue  = "true"
-	conditionFalse = "false"
-)
-
-// withRequestCondition makes kind the one condition that is true, and the last,
-// because that one is shown in listings.
-func withRequestCondition(list []v1alpha1.EdgeDeviceSignedRequestCondition, kind string, now time.Time) []v1alpha1.EdgeDeviceSignedRequestCondition {
-	at := metav1.NewTime(now.UTC().Truncate(time.Second))
-	next := slices.DeleteFunc(slices.Clone(list), func(c v1alpha1.EdgeDeviceSignedRequestCondition) bool { return c.Type == kind })
-	for i := range next {
-		if next[i].Status != conditionFalse {
-			next[i].Status, next[i].LastTransitionTime = conditionFalse, &at
-		}
-	}
-	return append(next, v1alpha1.EdgeDeviceSignedRequestCondition{Type: kind, Status: conditionTrue, LastTransitionTime: &at})
-}
-
-func isDeclined(r *v1alpha1.EdgeDeviceSignedRequest) bool {
-	return hasRequestCondition(r, v1alpha1.SignedRequestDeclined)
-}
-
-// isGranted reports whether the device of the request was made.
-func isGranted(r *v1alpha1.EdgeDeviceSignedRequest) bool {
-	return hasRequestCondition(r, v1alpha1.SignedRequestApproved)
-}
-
-func hasRequestCondition(r *v1alpha1.EdgeDeviceSignedRequest, kind string) bool {
-	return slices.ContainsFunc(r.Status.Conditions, func(c v1alpha1.EdgeDeviceSignedRequestCondition) bool {
-		return c.Type == kind && c.Status == conditionTrue
-	})
-}
-
 // RegistrationTarget implements edgeapi.Backend.
 func (b *Backend) RegistrationTarget(_ context.Context, r edgeapi.Registration) (edgeapi.Device, error) {
 	b.mu.RLock()
@@ -294,7 +250,7 @@ func (b *Backend) RegistrationTarget(_ context.Context, r edgeapi.Registration) 
 	if !ok || request.object == nil {
 		return edgeapi.Device{}, fmt.Errorf("no request of device %s: %w", r.Device.ID, edgeapi.ErrNotFound)
 	}
-	if isDeclined(request.object) {
+	if fleet.IsDeclined(request.object) {
 		return edgeapi.Device{}, fmt.Errorf("device %s was declined: %w", r.Device.ID, edgeapi.ErrForbidden)
 	}
 	target := edgeapi.Device{Namespace: request.object.Spec.TargetNamespace, ID: r.Device.ID}
@@ -305,20 +261,19 @@ func (b *Backend) RegistrationTarget(_ context.Context, r edgeapi.Registration) 
 	return target, registrable(entry.object, r)
 }
 
-// registrable returns why a device may not register, or nil. A register
-// certificate is good for the first time, and for repeating it with the same key
-// when the answer was lost: whoever made the request holds that key, and to
-// anybody else a certificate for it is worth nothing.
+// registrable returns why a device may not register, or nil.
 func registrable(object *v1alpha1.EdgeDevice, r edgeapi.Registration) error {
-	switch {
-	case object == nil:
+	if object == nil {
 		return errors.New("the file of the device cannot be read")
-	case r.Own,
-		object.Labels[v1alpha1.LabelSignedRequest] == v1alpha1.LabelTrue,
-		object.Annotations[annotationKey] == r.KeyFingerprint && r.KeyFingerprint != "":
-		return nil
 	}
-	return fmt.Errorf("device %s/%s is registered with another key: %w", object.Namespace, object.Name, edgeapi.ErrForbidden)
+	if !fleet.MayRegister(object, claimOf(r)) {
+		return fmt.Errorf("device %s/%s is registered with another key: %w", object.Namespace, object.Name, edgeapi.ErrForbidden)
+	}
+	return nil
+}
+
+func claimOf(r edgeapi.Registration) fleet.Claim {
+	return fleet.Claim{Own: r.Own, Presented: r.PresentedKey, Requested: r.KeyFingerprint}
 }
 
 // CompleteRegistration implements edgeapi.Backend.
@@ -328,15 +283,18 @@ func (b *Backend) CompleteRegistration(ctx context.Context, r edgeapi.Registrati
 		if err := registrable(object, r); err != nil {
 			return err
 		}
-		if object.Annotations == nil {
-			object.Annotations = make(map[string]string)
-		}
-		object.Annotations[annotationKey] = r.KeyFingerprint
-		delete(object.Labels, v1alpha1.LabelSignedRequest)
-		takeHardware(object, r.Hardware)
-		setCondition(object, metav1.Condition{
-			Type: conditionRegistered, Status: metav1.ConditionTrue, Reason: "Registered", Message: "the device has a certificate",
-		}, now)
+		fleet.Register(object, claimOf(r), r.Hardware, now)
 		return nil
 	})
+}
+
+// Authorise implements edgeapi.Backend.
+func (b *Backend) Authorise(_ context.Context, d edgeapi.Device, fingerprint string) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	entry, ok := b.devices[d]
+	if !ok || entry.object == nil || fleet.MaySpeak(entry.object, fingerprint) {
+		return nil
+	}
+	return fmt.Errorf("device %s registered with another key: %w", d, edgeapi.ErrUnauthorised)
 }

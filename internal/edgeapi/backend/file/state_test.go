@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -61,7 +62,7 @@ func TestRequestWaitsForApproval(t *testing.T) {
 	if exists, err := r.Enrol(ctx, dev("dev1"), info); !exists || err != nil {
 		t.Errorf("enrol after approval: %v, %v", exists, err)
 	}
-	r.eventually("condition", func() bool { return isGranted(r.request("dev1")) })
+	r.eventually("condition", func() bool { return fleet.IsGranted(r.request("dev1")) })
 	object := r.stored(dev("dev1"))
 	if object.Labels[v1alpha1.LabelSignedRequest] != "true" || object.Spec.RequestTime == nil {
 		t.Errorf("device: %+v", object.ObjectMeta)
@@ -297,7 +298,7 @@ func TestHeartbeat(t *testing.T) {
 	if got.Status.Phase != "up" || got.Status.LastSyncedResourceVersion != version || got.Status.LastSeenTime == nil {
 		t.Errorf("status: %+v", got.Status)
 	}
-	if status, _, _ := condition(got, conditionApplied); status != "True" {
+	if status, _, _ := condition(got, v1alpha1.ConditionConfigurationApplied); status != "True" {
 		t.Errorf("applied: %s", status)
 	}
 	var list []string
@@ -376,13 +377,13 @@ func TestEvents(t *testing.T) {
 	}}))
 	events, err := readEvents(path)
 	r.must(err)
-	if len(events) != 2 || events[0].Message != "w1\nstarted" || events[1].Type != "warn" || len(events[1].Message) > maxText {
+	if len(events) != 2 || events[0].Message != "w1\nstarted" || events[1].Type != "warn" || len(events[1].Message) > fleet.MaxText {
 		t.Errorf("events: %+v", events)
 	}
 	// Bounded, whatever a device sends.
 	many := protocol.Heartbeat{}
 	for range 100 {
-		many.Events = append(many.Events, protocol.EventInfo{Reason: "Noise", Message: strings.Repeat("x", maxText)})
+		many.Events = append(many.Events, protocol.EventInfo{Reason: "Noise", Message: strings.Repeat("x", fleet.MaxText)})
 	}
 	for range 12 {
 		r.must(r.Heartbeat(context.Background(), d, many))
@@ -469,8 +470,8 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 	for i := range 8 {
 		got := r.stored(dev(fmt.Sprintf("dev%d", i)))
-		if got.Status.Phase != "9" || got.Annotations[annotationKey] != "k" {
-			t.Errorf("dev%d: phase %q, key %q", i, got.Status.Phase, got.Annotations[annotationKey])
+		if got.Status.Phase != "9" || got.Annotations[v1alpha1.AnnotationRegisteredKeys] != "k" {
+			t.Errorf("dev%d: phase %q, key %q", i, got.Status.Phase, got.Annotations[v1alpha1.AnnotationRegisteredKeys])
 		}
 	}
 }
@@ -548,18 +549,6 @@ func TestKilledServerLeavesWholeFiles(t *testing.T) {
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "*", "*", ".flotta-tmp-*")); len(left) > 0 {
 			t.Errorf("left over: %v", left)
-		}
-	}
-}
-
-func TestNormalLabel(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"x86_64": "x86_64", "Intel(R) Core(TM) i7": "intelrcoretmi7", "--a.b--": "a.b", "": "", "***": "",
-		"(c) é": "c", strings.Repeat("a", 80): strings.Repeat("a", 63), strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62),
-	} {
-		if got := normalLabel(in); got != want {
-			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
 	}
 }

@@ -1,29 +1,18 @@
 package file
 
 import (
-	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/internal/render"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
-const (
-	// maxText bounds every text of a device that is kept in its status.
-	maxText = 1024
-	// maxMessage bounds the message of a condition.
-	maxMessage = 4096
-
-	reasonInvalidManifest = "InvalidManifest"
-)
+const reasonInvalidManifest = "InvalidManifest"
 
 // view is what the status of a device follows from, besides its reports.
 type view struct {
@@ -92,7 +81,9 @@ func (p Problem) concerns(d *v1alpha1.EdgeDevice, result render.Result) (concern
 func (b *Backend) tell(ctx context.Context, d edgeapi.Device) {
 	now := time.Now()
 	err := b.update(ctx, d, func(object *v1alpha1.EdgeDevice) error {
-		applyView(object, b.viewOf(d), now)
+		v := b.viewOf(d)
+		v.list(object, now)
+		v.describe(object, now)
 		return nil
 	})
 	b.complain(d, err)
@@ -102,7 +93,7 @@ func (b *Backend) tell(ctx context.Context, d edgeapi.Device) {
 func (b *Backend) seen(ctx context.Context, d edgeapi.Device) {
 	now := time.Now()
 	err := b.update(ctx, d, func(object *v1alpha1.EdgeDevice) error {
-		b.touch(object, now)
+		fleet.Touch(object, now, b.cfg.SeenInterval)
 		return nil
 	})
 	b.complain(d, err)
@@ -116,85 +107,21 @@ func (b *Backend) complain(d edgeapi.Device, err error) {
 	}
 }
 
-func (b *Backend) touch(object *v1alpha1.EdgeDevice, now time.Time) {
-	if last := object.Status.LastSeenTime; last == nil || now.Sub(last.Time) >= b.cfg.SeenInterval || now.Before(last.Time) {
-		at := metav1.NewTime(now.UTC().Truncate(time.Second))
-		object.Status.LastSeenTime = &at
-	}
-}
-
-// applyView sets what follows from the view: the list of workloads and the
-// conditions.
-func applyView(object *v1alpha1.EdgeDevice, v view, now time.Time) {
+// list makes the status list the workloads of the configuration.
+func (v view) list(object *v1alpha1.EdgeDevice, now time.Time) {
 	if v.rendered == nil {
 		return
 	}
-	object.Status.Workloads = workloadStatus(object.Status.Workloads, v, now)
-
-	applied := metav1.Condition{
-		Type: conditionApplied, Status: metav1.ConditionFalse, Reason: "Pending",
-		Message: "version " + v.rendered.result.Version + " is not in force on the device yet",
-	}
-	if object.Status.LastSyncedResourceVersion == v.rendered.result.Version {
-		applied.Status, applied.Reason = metav1.ConditionTrue, "Applied"
-		applied.Message = "version " + v.rendered.result.Version + " is in force on the device"
-	}
-	setCondition(object, applied, now)
-
-	degraded := metav1.Condition{
-		Type: conditionDegraded, Status: metav1.ConditionFalse, Reason: "AsWanted", Message: "everything could be rendered",
-	}
-	if len(v.problems) > 0 {
-		degraded.Status, degraded.Reason = metav1.ConditionTrue, v.problems[0].Reason
-		degraded.Message = problemText(v.problems)
-	}
-	setCondition(object, degraded, now)
-}
-
-// workloadStatus returns one entry for each workload of the configuration, in
-// the order of their names: the one that was there, or a new one.
-func workloadStatus(old []v1alpha1.WorkloadStatus, v view, now time.Time) []v1alpha1.WorkloadStatus {
-	at := metav1.NewTime(now.UTC().Truncate(time.Second))
-	list := make([]v1alpha1.WorkloadStatus, 0, len(v.rendered.result.Message.Workloads))
+	var names []string
 	for _, w := range v.rendered.result.Message.Workloads {
-		entry := v1alpha1.WorkloadStatus{Name: w.Name, Phase: v1alpha1.PhaseDeploying, LastTransitionTime: &at}
-		if i := slices.IndexFunc(old, func(s v1alpha1.WorkloadStatus) bool { return s.Name == w.Name }); i >= 0 {
-			entry = old[i]
-		}
-		entry.Reason, entry.Message = "", ""
-		mine := slices.DeleteFunc(slices.Clone(v.problems), func(p render.Problem) bool { return p.Workload != w.Name })
-		if len(mine) > 0 {
-			entry.Reason, entry.Message = mine[0].Reason, problemText(mine)
-		}
-		list = append(list, entry)
+		names = append(names, w.Name)
 	}
-	slices.SortFunc(list, func(a, b v1alpha1.WorkloadStatus) int { return cmp.Compare(a.Name, b.Name) })
-	return list
+	fleet.ListWorkloads(object, names, now)
 }
 
-func problemText(problems []render.Problem) string {
-	lines := make([]string, 0, len(problems))
-	for _, p := range problems {
-		text := p.Message
-		if p.Workload != "" {
-			text = p.Workload + ": " + text
-		}
-		lines = append(lines, text)
+// describe says in the status what became of the configuration.
+func (v view) describe(object *v1alpha1.EdgeDevice, now time.Time) {
+	if v.rendered != nil {
+		fleet.Describe(object, v.rendered.result.Version, v.problems, now)
 	}
-	return clipTo(strings.Join(lines, "; "), maxMessage)
-}
-
-// clip shortens a text of a device.
-func clip(text string) string { return clipTo(text, maxText) }
-
-func clipTo(text string, limit int) string {
-	text = strings.ToValidUTF8(text, "�")
-	if len(text) <= limit {
-		return text
-	}
-	cut := limit
-	for cut > 0 && !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut]
 }

@@ -1,7 +1,8 @@
-package file
+package fleet
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 
@@ -11,12 +12,14 @@ import (
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
-// takeHardware merges what a device reported into its status and labels.
-func takeHardware(object *v1alpha1.EdgeDevice, reported *protocol.HardwareInfo) {
+// TakeHardware merges what a device reported into its status and labels. Labels
+// are replaced by a copy.
+func TakeHardware(object *v1alpha1.EdgeDevice, reported *protocol.HardwareInfo) {
 	if reported == nil {
 		return
 	}
-	object.Status.Hardware = mergeHardware(object.Status.Hardware, reported)
+	object.Status.Hardware = MergeHardware(object.Status.Hardware, reported)
+	object.Labels = maps.Clone(object.Labels)
 	if object.Labels == nil {
 		object.Labels = make(map[string]string)
 	}
@@ -55,11 +58,11 @@ func normalLabel(text string) string {
 	return trim(kept)
 }
 
-// mergeHardware returns old with what is reported. Agents report all of it once
+// MergeHardware returns old with what is reported. Agents report all of it once
 // and then what changes, so what is missing from a report is as it was: a nil
 // list, a section that is not there, a field with its zero value. Old is not
 // changed and may be nil.
-func mergeHardware(old *v1alpha1.Hardware, in *protocol.HardwareInfo) *v1alpha1.Hardware {
+func MergeHardware(old *v1alpha1.Hardware, in *protocol.HardwareInfo) *v1alpha1.Hardware {
 	if in == nil {
 		return old
 	}
@@ -109,8 +112,9 @@ func setList[In, Out any](field *[]Out, in []In, convert func(In) Out) {
 	*field = list
 }
 
-// number32 is n, or the nearest number that fits.
-func number32(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
+// number32 is n, or the nearest number that fits: the schema of the API takes
+// these for signed.
+func number32(n int64) uint32 { return uint32(min(max(n, 0), math.MaxInt32)) }
 
 // copyOf returns a pointer to a copy of what p points to, or to a zero value.
 func copyOf[T any](p *T) *T {
