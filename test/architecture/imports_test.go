@@ -23,7 +23,6 @@ const treeComplete = true
 var later = []string{
 	"internal/logs",
 	"internal/metrics",
-	"internal/operator",
 }
 
 // law limits the imports of the packages below one folder, direct and indirect.
@@ -43,6 +42,7 @@ var laws = []law{
 	{of: "internal/podman", allow: none, why: "it speaks libpod and does not know what a workload is"},
 	{of: "internal/systemd", allow: none, why: "it speaks to systemd and does not know what runs in the units"},
 	{of: "internal/diskq", allow: none, why: "a queue does not know what it stores"},
+	{of: "internal/environ", allow: none, why: "it knows no program and no setting"},
 	{of: "internal/durable", allow: none, why: "everything that must survive a power cut stands on it"},
 	{of: "internal/pki", allow: none, why: "server and device share it"},
 	{of: "internal/secret", allow: none, why: "everybody who holds a secret imports it"},
@@ -73,6 +73,21 @@ var laws = []law{
 
 	// The control plane.
 	{of: "internal/render", allow: []string{"pkg/api", "pkg/protocol"}, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}, why: "rendering is pure; both backends share it"},
+	{of: "internal/fleet", allow: []string{"internal/render", "pkg/api", "pkg/protocol"}, never: []string{
+		"k8s.io/client-go", "sigs.k8s.io/controller-runtime",
+	}, why: "rules on objects are pure; operator and backends share them"},
+	{of: "internal/edgeapi", except: "internal/edgeapi/backend/kube", never: []string{
+		"k8s.io/client-go", "sigs.k8s.io/controller-runtime",
+	}, why: "an Edge API without a cluster needs no client of one"},
+	{of: "internal/edgeapi/backend/file", never: []string{
+		"internal/edgeapi/backend/kube", "internal/edgeapi/backend/remote",
+	}, why: "backends do not know each other"},
+	{of: "internal/edgeapi/backend/kube", never: []string{
+		"internal/edgeapi/backend/file", "internal/edgeapi/backend/remote",
+	}, why: "backends do not know each other"},
+	{of: "internal/edgeapi/backend/remote", never: []string{
+		"internal/edgeapi/backend/file", "internal/edgeapi/backend/kube",
+	}, why: "backends do not know each other"},
 	{of: "internal/edgeapi", never: []string{
 		"internal/agent", "internal/datasync", "internal/desired", "internal/heartbeat", "internal/identity",
 		"internal/operator", "internal/podman", "internal/systemd", "internal/transport", "internal/workload",
@@ -81,7 +96,7 @@ var laws = []law{
 
 	// What is linked into the agent, whichever way it comes in.
 	{of: "cmd/flotta-agent", never: []string{
-		"internal/edgeapi", "internal/operator", "internal/render",
+		"internal/edgeapi", "internal/fleet", "internal/operator", "internal/render",
 	}, why: "the device carries nothing of the control plane"},
 	{of: "cmd/flotta-agent", never: []string{
 		"k8s.io", "sigs.k8s.io/controller-runtime",
