@@ -71,6 +71,28 @@ version: ## print the version that a build gets
 clean: ## remove bin/ (the tools stay in ~/.cache/flotta-agent)
 	rm -rf bin
 
+##@ Run in Kubernetes
+
+OVERLAY ?= kubernetes
+# What config/deploy.sh and build/images.sh take from the command line; docs/kubernetes.md explains them.
+export IMG_TAG IMG_REPO DOMAIN NAMESPACES TIMEOUT FORCE PLATFORMS PUSH
+
+.PHONY: images
+images: $(if $(PUSH),tools-image) ## build the container images into dist/, without a daemon (PUSH=registry/path)
+	build/images.sh dist $(VERSION)
+
+.PHONY: deploy
+deploy: ## install the control plane into the cluster of kubectl (OVERLAY=kubernetes DOMAIN=name)
+	config/deploy.sh apply $(OVERLAY)
+
+.PHONY: undeploy
+undeploy: ## remove it; devices and their objects stay (PURGE=1 removes them, too)
+	config/deploy.sh $(if $(PURGE),purge,delete) $(OVERLAY)
+
+.PHONY: kind-e2e
+kind-e2e: ## the control plane in a kind cluster, with a device's way through it (Docker, kind)
+	test/kind/e2e.sh
+
 ##@ Set-up
 
 .PHONY: setup
@@ -81,7 +103,7 @@ setup: ## install the operating system's packages that are missing (Debian, Fedo
 tools: ## build the pinned tools that are not in the cache yet
 	@$(tools)
 
-tool_groups := tools-generate tools-gotest tools-lint tools-s3 tools-yggd
+tool_groups := tools-controlplane tools-generate tools-gotest tools-image tools-lint tools-s3 tools-yggd
 .PHONY: $(tool_groups)
 $(tool_groups): tools-%:
 	@$(tools) $*
@@ -107,11 +129,11 @@ test-unit: tools-gotest ## pure logic, with the race detector; no root, no netwo
 	$(gotest) -race -timeout 3m -exec "$(clean_env)" ./...
 
 .PHONY: test-integration
-test-integration: root setup tools-gotest tools-yggd tools-s3 ## each adapter against its one real component (root)
+test-integration: root setup tools-gotest tools-yggd tools-s3 tools-controlplane tools-image ## each adapter against its one real component (root)
 	$(gotest) -race -count=1 -timeout 15m -tags integration -exec "$(clean_env)" $(integration_packages)
 
 .PHONY: test-device
-test-device: root setup tools-gotest tools-yggd tools-s3 build ## booted devices with yggd, Podman and the agent (root)
+test-device: root setup tools-gotest tools-yggd tools-s3 tools-controlplane build ## booted devices with yggd, Podman and the agent (root)
 	$(gotest_long) -count=1 -p 1 -timeout 15m -tags integration -exec "$(clean_env)" ./test/device/...
 	$(gotest_long) -count=1 -p 1 -timeout 45m -tags device -exec "$(clean_env)" ./test/e2e/...
 
@@ -123,6 +145,10 @@ fuzz: ## run every fuzz test for FUZZTIME (10s) each
 bench: root setup tools-gotest tools-yggd tools-s3 build ## the figures: latency against bare podman, size, memory (root)
 	go test -run '^$$' -bench . -benchmem ./internal/... ./pkg/...
 	go test -count=1 -v -p 1 -timeout 45m -tags bench -exec "$(clean_env)" ./test/bench/...
+
+.PHONY: bench-edge-api
+bench-edge-api: root setup tools-controlplane build ## simulated devices against the Edge API on a real API server (root)
+	go test -count=1 -v -timeout 45m -tags bench -exec "$(clean_env)" ./test/bench/fleet/...
 
 .PHONY: lint
 lint: tools-lint ## golangci-lint, go vet, govulncheck
