@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// Proxy carries TCP connections to a target, with a delay that can be changed
-// while it runs, and can be cut.
+// Proxy carries TCP connections to its targets in turn, with a delay that can be
+// changed while it runs, and can be cut.
 type Proxy struct {
-	target   string
+	targets  []string
+	next     atomic.Uint64
 	listener net.Listener
 	delay    atomic.Int64 // each way, in nanoseconds
 	cut      atomic.Bool
@@ -21,13 +22,14 @@ type Proxy struct {
 	conns map[net.Conn]bool
 }
 
-// StartProxy listens on address (port 0: a free one) until Close.
-func StartProxy(ctx context.Context, address, target string) (*Proxy, error) {
+// StartProxy listens on address (port 0: a free one) until Close. A target that
+// cannot be reached is passed over, as a load balancer does.
+func StartProxy(ctx context.Context, address string, targets ...string) (*Proxy, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{target: target, listener: l, conns: map[net.Conn]bool{}}
+	p := &Proxy{targets: targets, listener: l, conns: map[net.Conn]bool{}}
 	p.group.Go(p.accept)
 	return p, nil
 }
@@ -104,7 +106,7 @@ func (p *Proxy) drop(c net.Conn) {
 
 func (p *Proxy) carry(client net.Conn) {
 	defer p.drop(client)
-	server, err := net.DialTimeout("tcp", p.target, 10*time.Second)
+	server, err := p.dial()
 	if err != nil || !p.keep(server) {
 		return
 	}
@@ -113,6 +115,17 @@ func (p *Proxy) carry(client net.Conn) {
 	both.Go(func() { p.pump(server, client) })
 	both.Go(func() { p.pump(client, server) })
 	both.Wait()
+}
+
+// dial connects to the target whose turn it is, or to the next that answers.
+func (p *Proxy) dial() (conn net.Conn, err error) {
+	for range p.targets {
+		target := p.targets[p.next.Add(1)%uint64(len(p.targets))]
+		if conn, err = net.DialTimeout("tcp", target, 10*time.Second); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 // chunk is what was read, and when it may be written.

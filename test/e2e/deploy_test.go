@@ -47,18 +47,13 @@ func TestEnrolApproveRegister(t *testing.T) {
 func TestWorkloads(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, site.EdgeConfig{})
-	sub := func(name string, f func(r *rig)) {
-		r.Run(name, func(t *testing.T) {
-			f(&rig{T: t, ctx: t.Context(), site: r.site, edge: r.edge})
-		})
-	}
-	sub("by device name, change, delete and re-create", deployChangeDelete)
-	sub("by label", deployByLabel)
-	sub("two containers, neither named like the pod", deployTwoContainers)
-	sub("host port, ConfigMap and Secret", deployEnvironment)
-	sub("an image that appears later", deployMissingImage)
-	sub("a broken manifest beside a good one", deployBrokenBesideGood)
-	sub("a change that does not start is rolled back", deployBadUpdate)
+	r.sub("by device name, change, delete and re-create", deployChangeDelete)
+	r.sub("by label", deployByLabel)
+	r.sub("two containers, neither named like the pod", deployTwoContainers)
+	r.sub("host port, ConfigMap and Secret", deployEnvironment)
+	r.sub("an image that appears later", deployMissingImage)
+	r.sub("a broken manifest beside a good one", deployBrokenBesideGood)
+	r.sub("a change that does not start is rolled back", deployBadUpdate)
 }
 
 func deployChangeDelete(r *rig) {

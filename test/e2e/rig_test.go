@@ -73,6 +73,14 @@ func newEdge(t *testing.T, s *site.Site, cfg site.EdgeConfig) *site.Edge {
 	return e
 }
 
+// sub runs part of a test on the rig's device.
+func (r *rig) sub(name string, f func(r *rig)) {
+	r.Helper()
+	r.Run(name, func(t *testing.T) {
+		f(&rig{T: t, ctx: t.Context(), site: r.site, edge: r.edge})
+	})
+}
+
 // newRig returns a site with one registered device.
 func newRig(t *testing.T, cfg site.EdgeConfig) *rig {
 	t.Helper()

@@ -84,14 +84,15 @@ func (p peer) post(id, directive string, content any) (int, []byte) {
 func enrolled(t *testing.T, s *site.Site, register peer, id string) tls.Certificate {
 	t.Helper()
 	ask := func() int {
-		status, _ := register.post(id, protocol.DirectiveEnrolment, protocol.EnrolmentInfo{Features: &protocol.DeviceFeatures{}})
+		status, _ := register.post(id, protocol.DirectiveEnrolment, protocol.EnrolmentInfo{
+			Features: &protocol.DeviceFeatures{}, TargetNamespace: &s.Namespace,
+		})
 		return status
 	}
 	if status := ask(); status != http.StatusOK {
 		t.Fatalf("enrolment of %s: %d", id, status)
 	}
-	_, err := s.API.Command(t.Context(), "approve", id)
-	must(t, err)
+	must(t, s.Approve(t.Context(), id))
 	until(t, "device "+id+" is let in", func() error {
 		if status := ask(); status != http.StatusAlreadyReported {
 			return fmt.Errorf("enrolment: %d", status)
@@ -135,7 +136,11 @@ var everything = []struct {
 
 func TestOnlyTheDeviceItselfIsAnswered(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, false)
+	onlyItselfIsAnswered(t, newSite(t, false))
+}
+
+func onlyItselfIsAnswered(t *testing.T, s *site.Site) {
+	t.Helper()
 	raw, err := os.ReadFile(s.Bootstrap("client.pem"))
 	must(t, err)
 	registerPair, err := tls.X509KeyPair(raw, raw)
@@ -187,7 +192,7 @@ func forgedChain(t *testing.T, s *site.Site) tls.Certificate {
 	must(t, err)
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(7),
-		Subject:      pkix.Name{CommonName: "victim", Organization: authority.Subject.Organization, OrganizationalUnit: []string{"default"}},
+		Subject:      pkix.Name{CommonName: "victim", Organization: authority.Subject.Organization, OrganizationalUnit: []string{s.Namespace}},
 		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},

@@ -29,15 +29,12 @@ func TestFilesTravelBothWays(t *testing.T) {
 	r := newRig(t, site.EdgeConfig{})
 	r.save("w.yaml", r.workload("courier", "args: [serve, '8080']\nports: [{containerPort: 8080, hostPort: 18080}]", syncPaths))
 	r.running("courier", "app")
-	sub := func(name string, f func(r *rig)) {
-		r.Run(name, func(t *testing.T) { f(&rig{T: t, ctx: t.Context(), site: r.site, edge: r.edge}) })
-	}
-	sub("egress", syncEgress)
-	sub("ingress", syncIngress)
-	sub("100 MiB both ways", syncLarge)
-	sub("a symlink to a host file", syncSymlink)
-	sub("a file that changes while it is uploaded", syncChanging)
-	sub("the last upload is reported", syncReported)
+	r.sub("egress", syncEgress)
+	r.sub("ingress", syncIngress)
+	r.sub("100 MiB both ways", syncLarge)
+	r.sub("a symlink to a host file", syncSymlink)
+	r.sub("a file that changes while it is uploaded", syncChanging)
+	r.sub("the last upload is reported", syncReported)
 }
 
 // export is a path below the workload's /export, as the host sees it.
@@ -54,7 +51,7 @@ func (r *rig) write(path, content string) {
 func (r *rig) put(key string, content []byte) {
 	r.Helper()
 	_, err := r.site.S3.Client().PutObject(r.ctx, &s3.PutObjectInput{
-		Bucket: aws.String(site.Bucket), Key: aws.String(key), Body: bytes.NewReader(content),
+		Bucket: aws.String(r.site.Bucket), Key: aws.String(key), Body: bytes.NewReader(content),
 	})
 	must(r.T, err)
 }

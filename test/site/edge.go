@@ -97,6 +97,7 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 		"/usr/bin/flotta-agent":              {Source: cfg.Agent, Mode: 0o755},
 		"/usr/sbin/yggd":                     {Source: yggd, Mode: 0o755},
 		"/etc/yggdrasil/config.toml":         {Content: []byte(s.yggdConfig(id))},
+		"/etc/yggdrasil/tags.toml":           {Content: fmt.Appendf(nil, "namespace = %q\n", s.Namespace)},
 		"/etc/yggdrasil/workers/device.toml": {Content: []byte(withEnv(string(worker), cfg.WorkerEnv))},
 		"/etc/flotta/agent.toml":             {Content: []byte(cfg.Settings)},
 		certFile:                             {Content: cert, Mode: 0o600},
@@ -160,7 +161,7 @@ func (e *Edge) Enrol(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if _, err := e.site.API.Command(ctx, "approve", e.ID()); err != nil {
+	if err := e.site.Approve(ctx, e.ID()); err != nil {
 		return err
 	}
 	return e.Registered(ctx)

@@ -35,13 +35,18 @@ type Config struct {
 	Log         io.Writer // of the servers; may be nil
 }
 
-// Site is a running control plane.
+// Site is a running control plane, or one namespace of a Cluster.
 type Site struct {
 	API *testenv.EdgeAPI
 	S3  *testenv.S3Server
 	// APIPath and S3Path lie between the devices and the servers.
 	APIPath, S3Path *device.Proxy
+	// Namespace is where devices and manifests are.
+	Namespace string
+	// Bucket is the bucket that the object "storage" describes.
+	Bucket string
 
+	plane   plane
 	dir     string
 	bin     string // folder of the programs under test
 	closers []func() error
@@ -53,14 +58,19 @@ func Start(ctx context.Context, cfg Config) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Site{dir: cfg.Dir, bin: filepath.Join(root, "bin")}
-	if dir := os.Getenv("FLOTTA_BIN"); dir != "" {
-		s.bin = dir
-	}
+	s := &Site{dir: cfg.Dir, bin: binaries(root), Namespace: v1alpha1.DefaultNamespace, Bucket: Bucket}
 	if err := s.start(context.WithoutCancel(ctx), cfg); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// binaries is the folder of the programs under test.
+func binaries(root string) string {
+	if dir := os.Getenv("FLOTTA_BIN"); dir != "" {
+		return dir
+	}
+	return filepath.Join(root, "bin")
 }
 
 func (s *Site) start(ctx context.Context, cfg Config) (err error) {
@@ -88,18 +98,31 @@ func (s *Site) start(ctx context.Context, cfg Config) (err error) {
 	if _, err := s.API.Command(ctx, "bootstrap", s.Bootstrap("")); err != nil {
 		return err
 	}
+	s.plane = &folder{api: s.API, dir: filepath.Join(s.dir, "api")}
+	if err := s.openPaths(ctx, s.API.Port); err != nil {
+		return err
+	}
+	return s.writeStorage()
+}
+
+// openPaths puts a proxy before the Edge API, or its replicas, and one before S3.
+func (s *Site) openPaths(ctx context.Context, api ...int) error {
 	for _, path := range []struct {
 		proxy **device.Proxy
-		port  int
-	}{{&s.APIPath, s.API.Port}, {&s.S3Path, s.S3.Port}} {
-		p, err := device.StartProxy(ctx, "0.0.0.0:0", "127.0.0.1:"+strconv.Itoa(path.port))
+		ports []int
+	}{{&s.APIPath, api}, {&s.S3Path, []int{s.S3.Port}}} {
+		var targets []string
+		for _, port := range path.ports {
+			targets = append(targets, "127.0.0.1:"+strconv.Itoa(port))
+		}
+		p, err := device.StartProxy(ctx, "0.0.0.0:0", targets...)
 		if err != nil {
 			return fmt.Errorf("start proxy: %w", err)
 		}
 		*path.proxy = p
 		s.onClose(func() error { p.Close(); return nil })
 	}
-	return s.writeStorage()
+	return nil
 }
 
 func (s *Site) onClose(f func() error) { s.closers = append(s.closers, f) }
@@ -121,22 +144,32 @@ func (s *Site) Bootstrap(name string) string { return filepath.Join(s.dir, "boot
 func (s *Site) ManifestDir() string { return filepath.Join(s.dir, "api", "manifests") }
 
 // BucketDir holds the objects of the bucket as plain files.
-func (s *Site) BucketDir() string { return filepath.Join(s.S3.Dir, Bucket) }
+func (s *Site) BucketDir() string { return filepath.Join(s.S3.Dir, s.Bucket) }
 
-// WriteManifest saves a manifest as an editor does: beside, and then renamed.
-func (s *Site) WriteManifest(name, text string) error {
-	path := filepath.Join(s.ManifestDir(), name)
-	tmp := path + "~"
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
-}
+// WriteManifest puts a manifest into force; name identifies it.
+func (s *Site) WriteManifest(name, text string) error { return s.plane.write(name, text) }
 
-// RemoveManifest removes a manifest.
-func (s *Site) RemoveManifest(name string) error {
-	return os.Remove(filepath.Join(s.ManifestDir(), name))
-}
+// RemoveManifest removes what a manifest describes.
+func (s *Site) RemoveManifest(name string) error { return s.plane.remove(name) }
+
+// Approve lets a device in that asked.
+func (s *Site) Approve(ctx context.Context, id string) error { return s.plane.approve(ctx, id) }
+
+// Decline refuses a device.
+func (s *Site) Decline(ctx context.Context, id string) error { return s.plane.decline(ctx, id) }
+
+// Delete ends the management of a device.
+func (s *Site) Delete(ctx context.Context, id string) error { return s.plane.delete(ctx, id) }
+
+// Device returns what the Edge API knows of a device. The error is that of
+// reading it, such as that it does not exist before the approval.
+func (s *Site) Device(id string) (v1alpha1.EdgeDevice, error) { return s.plane.device(id) }
+
+// Events returns what is known to have happened to a device, as text.
+func (s *Site) Events(id string) string { return s.plane.events(id) }
+
+// Requested says whether a device has asked to be managed.
+func (s *Site) Requested(id string) bool { return s.plane.requested(id) }
 
 // writeStorage saves the ConfigMap and the Secret that describe the bucket. The
 // port is that of the proxy.
@@ -144,7 +177,7 @@ func (s *Site) writeStorage() error {
 	config := map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "storage"},
 		"data": map[string]string{
-			"BUCKET_NAME": Bucket, "BUCKET_HOST": S3Name,
+			"BUCKET_NAME": s.Bucket, "BUCKET_HOST": S3Name,
 			"BUCKET_PORT": strconv.Itoa(s.S3Path.Port()), "BUCKET_REGION": s.S3.Region,
 		},
 	}
@@ -166,26 +199,6 @@ func (s *Site) writeStorage() error {
 	return nil
 }
 
-// Device returns what the Edge API knows of a device: its file. The error is
-// that of the file, such as that it does not exist before the approval.
-func (s *Site) Device(id string) (v1alpha1.EdgeDevice, error) {
-	var d v1alpha1.EdgeDevice
-	raw, err := os.ReadFile(filepath.Join(s.dir, "api", "devices", "default", id+".yaml"))
-	if err != nil {
-		return d, err
-	}
-	return d, yaml.Unmarshal(raw, &d)
-}
-
-// Events returns what a device reported, as lines of JSON.
-func (s *Site) Events(id string) string {
-	raw, err := os.ReadFile(filepath.Join(s.dir, "api", "events", "default", id+".jsonl"))
-	if err != nil {
-		return ""
-	}
-	return string(raw)
-}
-
 // Problems returns what the Edge API says is wrong with the manifests.
 func (s *Site) Problems() string {
 	raw, err := os.ReadFile(filepath.Join(s.dir, "api", "status", "problems.yaml"))
@@ -193,12 +206,6 @@ func (s *Site) Problems() string {
 		return ""
 	}
 	return string(raw)
-}
-
-// Requested says whether a device has asked to be managed.
-func (s *Site) Requested(id string) bool {
-	_, err := os.Stat(filepath.Join(s.dir, "api", "requests", id+".yaml"))
-	return err == nil
 }
 
 // Until calls f every 50 ms until it returns nil, and returns its last error when
