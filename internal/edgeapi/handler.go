@@ -92,7 +92,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) answer {
 	if err != nil {
 		return explained(e.operation, err)
 	}
-	who, err := identify(r.TLS, s.cfg.Authority, time.Now())
+	who, err := connectionOf(r.Context()).identify(r.TLS, s.cfg.Authority, time.Now())
 	if err != nil {
 		return s.refused(e.operation, http.StatusUnauthorized, err)
 	}

@@ -116,6 +116,7 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, ln net.Listen
 		WriteTimeout:      s.cfg.WriteTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       withConnection,
 		// Failed handshakes: anybody can cause them.
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

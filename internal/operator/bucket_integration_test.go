@@ -125,7 +125,7 @@ func TestBucketsAreClaimedForAll(t *testing.T) {
 	if _, err := p.kube.Kubectl(t.Context(), "", "apply", "-f", "testdata/objectbucketclaim.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	start(t, p, func(c *Config) { c.AutoClaim = true })
+	begin(t, p, func(c *Config) { c.AutoClaim = true })
 	r := newRigOn(t, p)
 	plain, external := r.id("plain"), r.id("external")
 	r.device(plain, nil)
@@ -138,8 +138,8 @@ func TestBucketsAreClaimedForAll(t *testing.T) {
 	}
 }
 
-// start runs an operator until the test ends, and returns how to end it before.
-func start(t *testing.T, p *plane, adjust func(*Config)) (stop func()) {
+// begin runs an operator until the test ends, and returns how to end it before.
+func begin(t *testing.T, p *plane, adjust func(*Config)) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/discovery"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -27,6 +28,9 @@ const (
 // addHealth adds /healthz, which fails when the operator is stuck and only a
 // restart helps, and /readyz, which fails while it has not read the objects, or
 // the API server does not serve them.
+//
+// It also makes an operator that waits for its turn read all objects, so that it
+// need not when its turn comes.
 func (e env) addHealth(_ context.Context, mgr manager.Manager) error {
 	asked, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
@@ -35,6 +39,9 @@ func (e env) addHealth(_ context.Context, mgr manager.Manager) error {
 	var last, synced atomic.Int64
 	last.Store(time.Now().UnixNano())
 	err = mgr.Add(everywhere(func(ctx context.Context) error {
+		if err := readAll(ctx, mgr.GetCache()); err != nil {
+			return err
+		}
 		if !mgr.GetCache().WaitForCacheSync(ctx) {
 			return nil
 		}
@@ -76,6 +83,20 @@ func (e env) addHealth(_ context.Context, mgr manager.Manager) error {
 		return nil
 	}
 	return errors.Join(mgr.AddHealthzCheck("cache", live), mgr.AddReadyzCheck("objects", ready))
+}
+
+// readAll begins to read all objects, which the controllers do only when it is
+// the operator's turn.
+func readAll(ctx context.Context, into cache.Cache) error {
+	for _, object := range []client.Object{
+		&v1alpha1.EdgeDevice{}, &v1alpha1.EdgeDeviceSet{}, &v1alpha1.EdgeDeviceSignedRequest{},
+		&v1alpha1.EdgeWorkload{}, &v1alpha1.EdgeConfig{}, &v1alpha1.PlaybookExecution{},
+	} {
+		if _, err := into.GetInformer(ctx, object, cache.BlockUntilSynced(false)); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("watch %T: %w", object, err)
+		}
+	}
+	return nil
 }
 
 // everywhere runs on operators that are not the leader, too.

@@ -30,12 +30,6 @@ const FieldOwner = "flotta-operator"
 // and a new operator are never at work at once.
 const leaderElectionID = "b9eebab3.project-flotta.io"
 
-// Limits of the client, as in flotta v0.2.
-const (
-	clientQPS   = 100
-	clientBurst = 1000
-)
-
 // Config describes an operator.
 type Config struct {
 	REST *rest.Config
@@ -88,7 +82,9 @@ func New(cfg Config) (*Operator, error) {
 	}
 	cfg.Namespaces = slices.Clone(cfg.Namespaces)
 	cfg.REST = rest.CopyConfig(cfg.REST)
-	cfg.REST.QPS, cfg.REST.Burst = clientQPS, clientBurst
+	// The API server shares itself fairly among its clients, and what goes on at a
+	// time is bounded here by the concurrency.
+	cfg.REST.QPS = -1
 	return &Operator{cfg: cfg}, nil
 }
 
@@ -121,10 +117,31 @@ func (o *Operator) Run(ctx context.Context) error {
 		}
 		defer o.cfg.Registerer.Unregister(c)
 	}
-	if err := mgr.Start(ctx); err != nil {
+	if err := start(ctx, mgr); err != nil {
 		return fmt.Errorf("run operator: %w", err)
 	}
 	return nil
+}
+
+// stopTimeout is longer than the framework lets controllers take to end.
+const stopTimeout = 40 * time.Second
+
+// start runs the manager. One that is told to end before it could read its
+// objects never does (controller-runtime 0.25), and is left behind then.
+func start(ctx context.Context, mgr manager.Manager) error {
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("the controllers have not ended within %s", stopTimeout)
+	}
 }
 
 func (o *Operator) manager() (manager.Manager, error) {

@@ -42,7 +42,7 @@ func TestLeaderElectionAndHealth(t *testing.T) {
 		}
 		return *lease.Spec.HolderIdentity
 	}
-	stopFirst := start(t, p, func(c *Config) { c.LeaderElection = true })
+	stopFirst := begin(t, p, func(c *Config) { c.LeaderElection = true })
 	r.until("somebody leads", func() error {
 		if holder() == "" {
 			return fmt.Errorf("nobody does")
@@ -50,7 +50,7 @@ func TestLeaderElectionAndHealth(t *testing.T) {
 		return nil
 	})
 	first := holder()
-	start(t, p, func(c *Config) { c.LeaderElection, c.ProbeAddr = true, address })
+	begin(t, p, func(c *Config) { c.LeaderElection, c.ProbeAddr = true, address })
 	probe := func(path string, want int) {
 		t.Helper()
 		r.until(fmt.Sprint(path, " answers ", want), func() error {
@@ -100,7 +100,7 @@ func TestOperatorCatchesUp(t *testing.T) {
 	}
 	t.Cleanup(p.kube.Stop)
 	registry := prometheus.NewRegistry()
-	stop := start(t, p, func(c *Config) { c.Registerer = registry })
+	stop := begin(t, p, func(c *Config) { c.Registerer = registry })
 	r := newRigOn(t, p)
 	id, gone := r.id("dev"), r.id("gone")
 	r.device(id, map[string]string{"place": "hall"})
@@ -114,7 +114,7 @@ func TestOperatorCatchesUp(t *testing.T) {
 	r.must(r.admin.Delete(t.Context(), r.read(gone)))
 	r.edit(edited, func() { edited.Spec.DeviceSelector.MatchLabels["place"] = "yard" })
 	r.workload("new", byName(id))
-	start(t, p, func(c *Config) { c.Registerer = registry })
+	begin(t, p, func(c *Config) { c.Registerer = registry })
 	r.lists(id, "new")
 	r.gone(old)
 	r.gone(&v1alpha1.EdgeDevice{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: gone}})
@@ -147,5 +147,40 @@ func TestConfigurationIsChecked(t *testing.T) {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("the error does not name %s: %v", name, err)
 		}
+	}
+}
+
+// An operator that cannot read what it works with is not ready, however well the
+// API server answers.
+func TestNotReadyBeforeTheObjectsAreRead(t *testing.T) {
+	t.Parallel()
+	port, err := testenv.FreePort("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	begin(t, shared.plane, func(c *Config) {
+		c.REST, c.ProbeAddr = shared.rest(testenv.EdgeAPIToken), address // it may not read EdgeConfigs
+	})
+	r := &rig{T: t, plane: shared.plane}
+	status := func(path string) (answer string) {
+		r.until(path+" is answered", func() error {
+			res, err := http.Get("http://" + address + path) //nolint:noctx // the address is local
+			if err == nil {
+				answer = res.Status
+				err = res.Body.Close()
+			}
+			return err
+		})
+		return answer
+	}
+	for range 30 {
+		if got := status("/readyz"); !strings.HasPrefix(got, "500") {
+			t.Fatalf("/readyz answers %s", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if got := status("/healthz"); !strings.HasPrefix(got, "200") {
+		t.Errorf("/healthz answers %s", got)
 	}
 }

@@ -41,7 +41,8 @@ func (c *requests) setUp(_ context.Context, mgr manager.Manager) error {
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
 	return builder.ControllerManagedBy(mgr).Named("request").
-		For(&v1alpha1.EdgeDeviceSignedRequest{}).
+		For(&v1alpha1.EdgeDeviceSignedRequest{}, builder.WithPredicates(predicate.Or(
+			predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&v1alpha1.EdgeDevice{}, handler.EnqueueRequestsFromMapFunc(requestOfDevice), builder.WithPredicates(gone)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: c.cfg.Concurrency}).
 		Complete(c)

@@ -142,6 +142,8 @@ func TestRequestOfAVanishedDeviceIsRemoved(t *testing.T) {
 	r.must(r.admin.Get(r.Context(), requestName(id), granted))
 	granted.Status.Conditions = fleet.WithRequestCondition(nil, v1alpha1.SignedRequestApproved, "", time.Now())
 	r.must(r.admin.Status().Update(r.Context(), granted))
+	// Looked at again, as at its start, the operator finds that there is no device.
+	r.edit(granted, func() { metav1.SetMetaDataAnnotation(&granted.ObjectMeta, "example.com/note", "") })
 	r.gone(granted)
 }
 
@@ -212,7 +214,7 @@ func TestAutomaticApproval(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kube.Stop)
-	start(t, p, func(c *Config) { c.AutoApprove = true })
+	begin(t, p, func(c *Config) { c.AutoApprove = true })
 	r := newRigOn(t, p)
 	id := r.id("dev")
 	q := r.request(id)

@@ -27,8 +27,9 @@ import (
 // byWorkload is the index of EdgeDevices by the workloads that they list.
 const byWorkload = "workloads"
 
-// gather is how long changes of devices are gathered before a workload is summed
-// up anew: a thousand devices that report one after the other are one change.
+// gather is how long changes of devices are gathered before they are looked at. A
+// device that registers changes several times within that, and a thousand that
+// report one after the other are one change of their workload.
 const gather = 300 * time.Millisecond
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
@@ -57,7 +58,7 @@ func listed(d *v1alpha1.EdgeDevice) []string {
 
 func (c *devices) setUp(ctx context.Context, mgr manager.Manager) error {
 	built, err := builder.ControllerManagedBy(mgr).Named("device").
-		For(&v1alpha1.EdgeDevice{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: deviceMatters})).
+		Watches(&v1alpha1.EdgeDevice{}, gathered(), builder.WithPredicates(predicate.Funcs{UpdateFunc: deviceMatters})).
 		Watches(&v1alpha1.EdgeWorkload{}, c.devicesOfWorkload(), builder.WithPredicates(predicate.Funcs{UpdateFunc: workloadMatters})).
 		Watches(&v1alpha1.EdgeDeviceSet{}, handler.EnqueueRequestsFromMapFunc(c.members),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
@@ -68,6 +69,17 @@ func (c *devices) setUp(ctx context.Context, mgr manager.Manager) error {
 	}
 	c.buckets = buckets{env: c.env}
 	return c.buckets.watch(ctx, mgr, built)
+}
+
+// gathered enqueues an object a little later.
+func gathered() handler.EventHandler {
+	add := func(q queue, object client.Object) {
+		q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}, gather)
+	}
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { add(q, e.Object) },
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) { add(q, e.ObjectNew) },
+	}
 }
 
 // deviceMatters tells what the operator looks at from the reports of a device,
