@@ -47,7 +47,7 @@ func newClaim() *unstructured.Unstructured {
 
 // watch reconciles a device when its claim changes, from when the cluster knows
 // claims.
-func (b *buckets) watch(_ context.Context, mgr manager.Manager, c controller.Controller) error {
+func (b *buckets) watch(mgr manager.Manager, c controller.Controller) error {
 	b.watched = &atomic.Bool{}
 	watched, log := b.watched, b.log
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {

@@ -119,7 +119,8 @@ func (c *requests) grant(ctx context.Context, r *v1alpha1.EdgeDeviceSignedReques
 	return reconcile.Result{}, c.state(ctx, r, v1alpha1.SignedRequestApproved, "")
 }
 
-// isDeleting asks the API server, because the cache may not have heard of either.
+// isDeleting reports whether the device of that name is on its way out, or gone
+// already. It asks the API server, because the cache may not have heard of either.
 func (c *requests) isDeleting(ctx context.Context, d *v1alpha1.EdgeDevice) (bool, error) {
 	var there v1alpha1.EdgeDevice
 	err := c.live.Get(ctx, client.ObjectKeyFromObject(d), &there)

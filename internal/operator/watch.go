@@ -56,7 +56,7 @@ func listed(d *v1alpha1.EdgeDevice) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-func (c *devices) setUp(ctx context.Context, mgr manager.Manager) error {
+func (c *devices) setUp(_ context.Context, mgr manager.Manager) error {
 	built, err := builder.ControllerManagedBy(mgr).Named("device").
 		Watches(&v1alpha1.EdgeDevice{}, gathered(), builder.WithPredicates(predicate.Funcs{UpdateFunc: deviceMatters})).
 		Watches(&v1alpha1.EdgeWorkload{}, c.devicesOfWorkload(), builder.WithPredicates(predicate.Funcs{UpdateFunc: workloadMatters})).
@@ -68,7 +68,7 @@ func (c *devices) setUp(ctx context.Context, mgr manager.Manager) error {
 		return err
 	}
 	c.buckets = buckets{env: c.env}
-	return c.buckets.watch(ctx, mgr, built)
+	return c.buckets.watch(mgr, built)
 }
 
 // gathered enqueues an object a little later.
