@@ -20,9 +20,14 @@ import (
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 )
 
-// retryForeign is when a device is looked at again that may not be where an
-// administrator made it.
-const retryForeign = time.Minute
+const (
+	// retryForeign is when a device is looked at again that may not be where an
+	// administrator made it.
+	retryForeign = time.Minute
+	// besideRequest is how much later than a device its request may be made, when
+	// both are applied at once: made here meanwhile, it would be in the way.
+	besideRequest = 5 * time.Second
+)
 
 // devices keeps EdgeDevices.
 type devices struct {
@@ -44,8 +49,8 @@ func (c *devices) Reconcile(ctx context.Context, key reconcile.Request) (reconci
 
 func (c *devices) keep(ctx context.Context, d *v1alpha1.EdgeDevice) (reconcile.Result, error) {
 	if isNew(d) {
-		if admitted, err := c.admit(ctx, d); err != nil || !admitted {
-			return reconcile.Result{RequeueAfter: retryForeign}, err
+		if wait, err := c.admit(ctx, d); err != nil || wait > 0 {
+			return reconcile.Result{RequeueAfter: wait}, err
 		}
 	}
 	names, err := c.meantFor(ctx, d)
@@ -136,29 +141,32 @@ func isNew(d *v1alpha1.EdgeDevice) bool {
 }
 
 // admit lets a device register that an administrator made: who may do that has
-// approved it by doing so. It reports whether the device may be where it is.
-func (c *devices) admit(ctx context.Context, d *v1alpha1.EdgeDevice) (bool, error) {
+// approved it by doing so. It returns when to try again, or zero.
+func (c *devices) admit(ctx context.Context, d *v1alpha1.EdgeDevice) (time.Duration, error) {
 	if !c.allowed(d.Namespace) {
 		c.warn(d, "NamespaceNotAllowed", "devices may not be in namespace %q: it is not one of ALLOWED_NAMESPACES", d.Namespace)
-		return false, nil
+		return retryForeign, nil
 	}
 	var r v1alpha1.EdgeDeviceSignedRequest
 	switch err := c.client.Get(ctx, requestName(d.Name), &r); {
 	case apierrors.IsNotFound(err):
+		if age := time.Since(d.CreationTimestamp.Time); age >= 0 && age < besideRequest {
+			return besideRequest - age, nil
+		}
 		if err := c.client.Create(ctx, newRequest(d), client.FieldOwner(FieldOwner)); err != nil {
-			return false, fmt.Errorf("create request: %w", err)
+			return 0, fmt.Errorf("create request: %w", err)
 		}
 	case err != nil:
-		return false, fmt.Errorf("read request: %w", err)
+		return 0, fmt.Errorf("read request: %w", err)
 	case r.Spec.TargetNamespace != d.Namespace:
 		c.warn(d, "NamedElsewhere", "a device of this name asked for namespace %q: delete that request or this device", r.Spec.TargetNamespace)
-		return false, nil
+		return retryForeign, nil
 	case !r.Spec.Approved:
 		if err := c.patch(ctx, &r, func() { r.Spec.Approved = true }); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
-	return true, c.patch(ctx, d, func() { metav1.SetMetaDataLabel(&d.ObjectMeta, v1alpha1.LabelSignedRequest, v1alpha1.LabelTrue) })
+	return 0, c.patch(ctx, d, func() { metav1.SetMetaDataLabel(&d.ObjectMeta, v1alpha1.LabelSignedRequest, v1alpha1.LabelTrue) })
 }
 
 // remove undoes what the device caused, and lets it go. It does not wait for the

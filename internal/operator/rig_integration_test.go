@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -37,7 +36,8 @@ import (
 // approval. It has exactly the rights that are shipped.
 var shared struct {
 	*plane
-	n atomic.Int64
+	n   atomic.Int64
+	log testenv.Log // of all operators
 }
 
 const (
@@ -64,7 +64,7 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer shared.kube.Stop()
-	ctrllog.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(logOutput(), nil)))
+	ctrllog.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(&shared.log, nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- shared.run(ctx, func(*Config) {}) }()
@@ -73,6 +73,9 @@ func runTests(m *testing.M) int {
 	if err := <-done; err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
+	}
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "operators:\n%s", shared.log.Tail(200))
 	}
 	return code
 }
@@ -131,7 +134,7 @@ func (p *plane) run(ctx context.Context, adjust func(*Config)) error {
 	cfg := Config{
 		REST: p.rest(testenv.OperatorToken), Namespaces: namespaces, OfflineAfter: offlineAfter,
 		Concurrency: 3, WorkloadConcurrency: 5, ConfigConcurrency: 5, MetricsAddr: "0", ProbeAddr: "0",
-		ControlNamespace: "flotta", Logger: slog.New(slog.NewTextHandler(logOutput(), nil)),
+		ControlNamespace: "flotta", Logger: slog.New(slog.NewTextHandler(&shared.log, nil)),
 	}
 	adjust(&cfg)
 	o, err := New(cfg)
@@ -139,13 +142,6 @@ func (p *plane) run(ctx context.Context, adjust func(*Config)) error {
 		return err
 	}
 	return o.Run(ctx)
-}
-
-func logOutput() io.Writer {
-	if testing.Verbose() {
-		return os.Stderr
-	}
-	return io.Discard
 }
 
 func testNamespace(n int) string { return fmt.Sprintf("test-%d", n) }

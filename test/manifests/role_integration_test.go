@@ -172,7 +172,7 @@ func operatorRules() rules {
 		{question{all, "edgeconfigs" + flotta, "", "*"}, read + " patch"},
 		{question{all, "edgeconfigs/status" + flotta, "", "*"}, "update patch"},
 		{question{all, "edgeconfigs/finalizers" + flotta, "", "*"}, "update"},
-		{question{all, "playbookexecutions" + flotta, "", "*"}, all},
+		{question{all, "playbookexecutions" + flotta, "", "*"}, "get list watch create update patch delete"},
 		{question{all, "playbookexecutions/status" + flotta, "", "*"}, "update patch"},
 		{question{all, "objectbucketclaims.objectbucket.io", "", "*"}, read + " create patch delete"},
 		{question{all, "events", "", "*"}, "create patch"},

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -39,6 +38,7 @@ import (
 var cluster struct {
 	kube *testenv.Kube
 	n    atomic.Int64
+	log  testenv.Log // of all backends
 }
 
 func TestMain(m *testing.M) {
@@ -64,6 +64,9 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "backends:\n%s", cluster.log.Tail(200))
+	}
 	// Connections to the API server, which all that speak with it share, end
 	// with it.
 	cluster.kube.Stop()
@@ -117,13 +120,9 @@ func bareRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := io.Discard
-	if testing.Verbose() {
-		out = os.Stderr
-	}
 	r := &rig{
 		t: t, admin: admin, namespace: fmt.Sprintf("test-%d", cluster.n.Add(1)), registry: prometheus.NewRegistry(),
-		log: slog.New(slog.NewTextHandler(out, nil)),
+		log: slog.New(slog.NewTextHandler(&cluster.log, nil)),
 	}
 	r.makeNamespace(r.namespace)
 	r.apply(deviceRoles)
