@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,13 @@ type ServerProfile struct {
 	DNSNames []string
 	IPs      []net.IP
 	Lifetime time.Duration // ServerLifetime when zero
+}
+
+// Fits reports whether a certificate of an authority here says what the profile
+// does: the same names and addresses, and both uses. When it ends is not looked at.
+func (p ServerProfile) Fits(cert *x509.Certificate) bool {
+	return slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) &&
+		slices.Equal(cert.DNSNames, p.DNSNames) && slices.EqualFunc(cert.IPAddresses, p.IPs, net.IP.Equal)
 }
 
 // IssueServer creates a key and a server certificate for it.

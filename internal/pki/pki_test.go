@@ -499,3 +499,37 @@ func FuzzParsePEM(f *testing.F) {
 		}
 	})
 }
+
+func TestServerProfileFits(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	a, err := pki.NewAuthority(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pki.ServerProfile{DNSNames: []string{"edge.example.com"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	pair, err := a.IssueServer(p, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := pki.ParseCertificate(pair.CertPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Fits(cert) {
+		t.Error("a certificate does not fit what it was issued for")
+	}
+	for name, other := range map[string]pki.ServerProfile{
+		"name":    {DNSNames: []string{"other.example.com"}, IPs: p.IPs},
+		"address": {DNSNames: p.DNSNames, IPs: []net.IP{net.IPv4(127, 0, 0, 2)}},
+		"more":    {DNSNames: p.DNSNames, IPs: append([]net.IP{net.IPv6loopback}, p.IPs...)},
+	} {
+		if other.Fits(cert) {
+			t.Errorf("%s: it fits what it was not issued for", name)
+		}
+	}
+	cert.ExtKeyUsage = cert.ExtKeyUsage[:1]
+	if p.Fits(cert) {
+		t.Error("it fits without one of its uses")
+	}
+}

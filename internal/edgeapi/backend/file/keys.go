@@ -131,8 +131,9 @@ func (k *Keys) renew(ctx context.Context, now time.Time) error {
 	if err != nil || len(k.cfg.DNSNames)+len(k.cfg.IPs) == 0 {
 		return err
 	}
-	server, err := k.ensure(serverPKI, now, k.serverFits, func() (pki.KeyPair, error) {
-		return k.authority.IssueServer(pki.ServerProfile{DNSNames: k.cfg.DNSNames, IPs: k.cfg.IPs}, now)
+	profile := pki.ServerProfile{DNSNames: k.cfg.DNSNames, IPs: k.cfg.IPs}
+	server, err := k.ensure(serverPKI, now, profile.Fits, func() (pki.KeyPair, error) {
+		return k.authority.IssueServer(profile, now)
 	})
 	if err != nil {
 		return err
@@ -208,23 +209,6 @@ func usageOf(name string) x509.ExtKeyUsage {
 		return x509.ExtKeyUsageServerAuth
 	}
 	return x509.ExtKeyUsageClientAuth
-}
-
-// serverFits reports whether a certificate is for the names that are wanted, and
-// good for asking a remote backend as well.
-func (k *Keys) serverFits(cert *x509.Certificate) bool {
-	if !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
-		return false
-	}
-	if !slices.Equal(cert.DNSNames, k.cfg.DNSNames) || len(cert.IPAddresses) != len(k.cfg.IPs) {
-		return false
-	}
-	for i, ip := range k.cfg.IPs {
-		if !ip.Equal(cert.IPAddresses[i]) {
-			return false
-		}
-	}
-	return true
 }
 
 func (k *Keys) paths(name string) (cert, key string) {

@@ -260,7 +260,7 @@ func (k *Keys) openAuthority(ctx context.Context, now time.Time) (*pki.Authority
 // openServer reads the server's certificate, and replaces it when it is time.
 func (k *Keys) openServer(ctx context.Context, now time.Time) error {
 	issue := func() (*corev1.Secret, error) {
-		pair, err := k.authority.IssueServer(pki.ServerProfile{DNSNames: k.cfg.DNSNames, IPs: k.cfg.IPs}, now)
+		pair, err := k.authority.IssueServer(k.profile(), now)
 		if err != nil {
 			return nil, err
 		}
@@ -314,9 +314,12 @@ func (k *Keys) serve(pair pki.KeyPair, version string) error {
 	return nil
 }
 
+func (k *Keys) profile() pki.ServerProfile {
+	return pki.ServerProfile{DNSNames: k.cfg.DNSNames, IPs: k.cfg.IPs}
+}
+
 // serverFits reports whether a certificate can be served: it is the user's own,
-// or one for the names that are wanted with a third of its life left, and good
-// for asking a remote backend as well.
+// or one for the names that are wanted with a third of its life left.
 func (k *Keys) serverFits(cert *x509.Certificate, now time.Time) bool {
 	if !bytes.Equal(cert.RawIssuer, k.issuer) && !slices.Contains(cert.Issuer.Organization, pki.Organization) {
 		return true
@@ -325,8 +328,5 @@ func (k *Keys) serverFits(cert *x509.Certificate, now time.Time) bool {
 	if k.authority.Verify(cert, x509.ExtKeyUsageServerAuth, now) != nil || now.Add(life/3).After(cert.NotAfter) {
 		return false
 	}
-	if !slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || !slices.Equal(cert.DNSNames, k.cfg.DNSNames) {
-		return false
-	}
-	return slices.EqualFunc(cert.IPAddresses, k.cfg.IPs, net.IP.Equal)
+	return k.profile().Fits(cert)
 }
