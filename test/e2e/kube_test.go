@@ -160,18 +160,24 @@ func TestKubeFilesTravelBothWays(t *testing.T) {
 	r.sub("the last upload is reported", syncReported)
 }
 
+// asks waits until the device has asked to be managed.
+func (r *rig) asks() {
+	r.Helper()
+	r.until("the device asks", func() error {
+		if !r.site.Requested(r.edge.ID()) {
+			return fmt.Errorf("no request")
+		}
+		return nil
+	})
+}
+
 // A device that was deleted stops, loses its rights, and needs a new approval.
 func TestKubeDeviceLife(t *testing.T) {
 	t.Parallel()
 	s := newKubeSite(t)
 	e := newEdge(t, s, site.EdgeConfig{})
 	r := &rig{T: t, ctx: t.Context(), site: s, edge: e}
-	r.until("the device asks", func() error {
-		if !s.Requested(e.ID()) {
-			return fmt.Errorf("no request")
-		}
-		return nil
-	})
+	r.asks()
 	hold(t, 5*time.Second, func() error {
 		if _, err := s.Device(e.ID()); err == nil {
 			return fmt.Errorf("the device was let in without approval")
@@ -202,12 +208,7 @@ func TestKubeDeclinedDevice(t *testing.T) {
 	s := newKubeSite(t)
 	e := newEdge(t, s, site.EdgeConfig{})
 	r := &rig{T: t, ctx: t.Context(), site: s, edge: e}
-	r.until("the device asks", func() error {
-		if !s.Requested(e.ID()) {
-			return fmt.Errorf("no request")
-		}
-		return nil
-	})
+	r.asks()
 	must(t, s.Decline(t.Context(), e.ID()))
 	r.until("the request is declined", func() error {
 		out := shared.cluster

@@ -224,12 +224,12 @@ func (k *Kube) client() (*http.Client, error) {
 }
 
 func answersOK(ctx context.Context, client *http.Client, address, token string) error {
-	_, err := fetch(ctx, client, address, token)
+	_, err := Fetch(ctx, client, address, token)
 	return err
 }
 
-// fetch returns the body of an answer with status 200.
-func fetch(ctx context.Context, client *http.Client, address, token string) ([]byte, error) {
+// Fetch returns the body of an answer with status 200. The token may be empty.
+func Fetch(ctx context.Context, client *http.Client, address, token string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
@@ -278,7 +278,7 @@ func (k *Kube) Get(ctx context.Context, path string, into any) error {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	body, err := fetch(ctx, client, k.URL+path, k.Token)
+	body, err := Fetch(ctx, client, k.URL+path, k.Token)
 	if err != nil {
 		return err
 	}

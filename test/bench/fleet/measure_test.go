@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/test/bench/fleet"
+	"github.com/project-flotta/flotta-agent/test/testenv"
 )
 
 func (r *rig) processes() []fleet.Process {
@@ -116,7 +117,7 @@ func (r *rig) writes() float64 {
 	client, err := r.admin()
 	must(r.T, err)
 	defer client.CloseIdleConnections()
-	page, err := fetch(r.Context(), client, r.kube.URL+"/metrics", r.kube.Token)
+	page, err := testenv.Fetch(r.Context(), client, r.kube.URL+"/metrics", r.kube.Token)
 	must(r.T, err)
 	return metric(page, func(line string) bool {
 		if !strings.HasPrefix(line, "apiserver_request_total{") || !strings.Contains(line, `resource="edgedevices"`) {

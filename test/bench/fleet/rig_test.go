@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -189,27 +188,7 @@ func (r *rig) until(limit time.Duration, ready func() error) error {
 
 // scrape reads a page of the replica's own.
 func (a *api) scrape(ctx context.Context, path string) ([]byte, error) {
-	return fetch(ctx, http.DefaultClient, "http://"+a.metrics+path, "")
-}
-
-func fetch(ctx context.Context, client *http.Client, address, token string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s answers %s: %.200s", address, resp.Status, body)
-	}
-	return body, err
+	return testenv.Fetch(ctx, http.DefaultClient, "http://"+a.metrics+path, "")
 }
 
 // metric adds up the series of a page that a filter takes: those whose line
