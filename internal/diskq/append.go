@@ -23,7 +23,7 @@ func (q *Queue) Append(payloads ...[]byte) error {
 			return fmt.Errorf("append %d bytes: %w", len(p), ErrTooLarge)
 		}
 	}
-	if err := q.append(payloads, time.Now()); err != nil {
+	if err := q.append(payloads, q.look()); err != nil {
 		return fmt.Errorf("append to queue %s: %w", q.cfg.Dir, err)
 	}
 	return nil
@@ -52,7 +52,7 @@ func (q *Queue) append(payloads [][]byte, now time.Time) error {
 		s.last = now
 		payloads = payloads[n:]
 	}
-	if err := q.bound(now); err != nil {
+	if err := q.bound(); err != nil {
 		return err
 	}
 	return q.syncIfDue()
@@ -78,7 +78,7 @@ func (q *Queue) room(n int64, now time.Time) error {
 			return err
 		}
 	}
-	if err := q.bound(now); err != nil {
+	if err := q.bound(); err != nil {
 		return err
 	}
 	if err := q.step("create"); err != nil {
@@ -136,7 +136,7 @@ func (q *Queue) write(s *segment, b []byte) error {
 
 // bound drops the oldest segments until the others are within the bounds with
 // one more segment.
-func (q *Queue) bound(now time.Time) error {
+func (q *Queue) bound() error {
 	limit := q.cfg.MaxBytes
 	if q.active == nil {
 		limit -= q.cfg.SegmentBytes
@@ -144,18 +144,18 @@ func (q *Queue) bound(now time.Time) error {
 	var errs []error
 	for len(q.segs) > 1 || len(q.segs) == 1 && q.active == nil {
 		s := q.segs[0]
+		last := q.next - 1
+		if len(q.segs) > 1 {
+			last = q.segs[1].first - 1
+		}
 		var count *uint64
 		switch {
 		case q.diskBytes() > limit:
 			count = &q.pos.dropped.Size
-		case q.tooOld(s.last, now):
+		case q.ages.tooOld(last, s.last, q.cfg.MaxAge):
 			count = &q.pos.dropped.Age
 		default:
 			return errors.Join(errs...)
-		}
-		last := q.next - 1
-		if len(q.segs) > 1 {
-			last = q.segs[1].first - 1
 		}
 		if last > q.pos.acked {
 			q.cfg.Log.Warn("queue drops its oldest entries", "path", s.path, "bytes", s.size)
@@ -169,11 +169,38 @@ func (q *Queue) bound(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// tooOld reports whether MaxAge is hit. A device without a battery boots in
-// 1970: what it appends before its clock is set is not decades old afterwards.
-func (q *Queue) tooOld(at, now time.Time) bool {
-	clockSet := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
-	return q.cfg.MaxAge > 0 && at.After(clockSet) && now.Sub(at) > q.cfg.MaxAge
+// SetBounds changes Config.MaxBytes and MaxAge, with the same defaults, and drops
+// at once what is beyond them, in whole segments. A segment that was appended to
+// under a larger bound may be larger than what is left of it, and goes then with
+// all that is in it. SegmentBytes is at most half of the new MaxBytes. When the
+// bounds make no sense, the error says so and nothing changes; any other error is
+// of the disk, and the bounds are in force.
+func (q *Queue) SetBounds(maxBytes int64, maxAge time.Duration) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrClosed
+	}
+	next := q.cfg
+	next.MaxBytes, next.MaxAge, next.SegmentBytes = maxBytes, maxAge, q.chosen
+	next = next.withDefaults()
+	next.SegmentBytes = min(next.SegmentBytes, next.MaxBytes/2)
+	if err := next.validate(); err != nil {
+		return fmt.Errorf("set bounds of queue %s: %w", q.cfg.Dir, err)
+	}
+	q.cfg = next
+	q.look()
+	var errs []error
+	if q.active != nil && q.segs[len(q.segs)-1].size > next.SegmentBytes {
+		errs = append(errs, q.syncActive())
+		if q.active != nil { // a failed sync has done it
+			errs = append(errs, q.dropActive())
+		}
+	}
+	if err := errors.Join(append(errs, q.bound())...); err != nil {
+		return fmt.Errorf("set bounds of queue %s: %w", q.cfg.Dir, err)
+	}
+	return nil
 }
 
 // removeOldest removes the oldest segment. A file that cannot be removed is

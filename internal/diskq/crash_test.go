@@ -16,6 +16,7 @@ import (
 const (
 	crashDirVar  = "DISKQ_TEST_CRASH_DIR"
 	crashStepVar = "DISKQ_TEST_CRASH_STEP" // "<step> <how many times it passes>"
+	crashFullVar = "DISKQ_TEST_CRASH_FULL" // not empty: a small queue from which nobody reads
 )
 
 func timeZero() time.Time { return time.Unix(0, 0) }
@@ -45,7 +46,12 @@ func crashChild(dir, at string) error {
 	if err != nil {
 		return err
 	}
-	q, err := Open(crashConfig(dir))
+	cfg := crashConfig(dir)
+	full := os.Getenv(crashFullVar) != ""
+	if full {
+		cfg.MaxBytes = 3 * cfg.SegmentBytes
+	}
+	q, err := Open(cfg)
 	if err != nil {
 		return err
 	}
@@ -64,7 +70,7 @@ func crashChild(dir, at string) error {
 			return err
 		}
 		fmt.Printf("+%d\n", n)
-		if n%5 != 0 {
+		if n%5 != 0 || full {
 			continue
 		}
 		es, err := q.Read(4)
@@ -145,5 +151,56 @@ func TestQueueKilled(t *testing.T) {
 		if err := q.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestQueueKilledWhileItDrops kills a process whose queue is full: whatever it
+// was doing, each entry is there or counted as dropped.
+func TestQueueKilledWhileItDrops(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := crashConfig(t.TempDir())
+	cfg.MaxBytes = 3 * cfg.SegmentBytes
+	var dropped uint64
+	for _, step := range []string{
+		"any 100", "remove 0", "remove 3", "cursor 0", "cursor 2", "create 0", "create 5", "any 70", "any 71", "any 72", "any 73", "any 74",
+	} {
+		cmd := exec.Command(exe)
+		cmd.Env = append(os.Environ(), crashDirVar+"="+cfg.Dir, crashStepVar+"="+step, crashFullVar+"=1")
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("%q: child ended with %v: %s", step, err, out)
+		}
+		var promised uint64
+		for line := range strings.Lines(string(out)) {
+			if _, err := fmt.Sscanf(line, "+%d", &promised); err != nil {
+				t.Fatal(line)
+			}
+		}
+		q, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := q.Stats()
+		if st.Newest < promised {
+			t.Errorf("after %q: %d is the newest, %d was promised", step, st.Newest, promised)
+		}
+		if st.Entries+st.Dropped.Size != st.Newest || st.Dropped.Size < dropped || st.Dropped.Age+st.Dropped.Damage != 0 || st.DiskBytes > cfg.MaxBytes {
+			t.Errorf("after %q: stats %+v, %d were dropped before", step, st, dropped)
+		}
+		if es := read(t, q, 1000); uint64(len(es)) != st.Entries || es[len(es)-1].Seq != st.Newest {
+			t.Errorf("after %q: %d entries, stats %+v", step, len(es), st)
+		}
+		dropped = st.Dropped.Size
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if dropped == 0 {
+		t.Error("nothing was dropped")
 	}
 }

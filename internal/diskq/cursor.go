@@ -2,9 +2,7 @@ package diskq
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
-	"io"
 	"os"
 	"path/filepath"
 )
@@ -26,10 +24,12 @@ type position struct {
 	dropped    Dropped
 }
 
-// cursor is the file of two slots, written in turn.
+// cursor is the file of two slots. One of them is on the disk for sure and stays
+// as it is, until the other one is.
 type cursor struct {
 	f     *os.File
-	dirty bool
+	slot  int64 // the one to write
+	dirty bool  // it was written, and not synced since
 }
 
 // openCursor returns the newest intact position, the zero one when there is
@@ -40,20 +40,25 @@ func openCursor(dir string) (*cursor, position, error) {
 		return nil, position{}, err
 	}
 	var best position
+	c := &cursor{f: f}
 	for slot := range int64(2) {
 		buf := make([]byte, slotSize)
-		if _, err := f.ReadAt(buf, slot*slotDistance); err != nil {
-			if errors.Is(err, io.EOF) {
-				continue
+		_, err := f.ReadAt(buf, slot*slotDistance)
+		if p, ok := decodeSlot(buf); ok && err == nil {
+			if p.generation >= best.generation {
+				best, c.slot = p, 1-slot
 			}
-			// An unreadable sector is as good as an empty slot.
 			continue
 		}
-		if p, ok := decodeSlot(buf); ok && p.generation >= best.generation {
-			best = p
-		}
+		// An unreadable sector is as good as an empty slot. Its space is taken now,
+		// before it is needed: on a full disk, acknowledging is what makes room.
+		// When the disk is full already, the first one may fail.
+		_, _ = f.WriteAt(make([]byte, slotSize), slot*slotDistance)
 	}
-	return &cursor{f: f}, best, nil
+	// The best one may be from a process that was killed before it was synced.
+	// When this fails, it is no worse than it was.
+	_ = f.Sync()
+	return c, best, nil
 }
 
 func decodeSlot(b []byte) (position, bool) {
@@ -79,11 +84,11 @@ func encodeSlot(p position) []byte {
 	return b
 }
 
-// write puts p into the older slot.
+// write puts p into the slot that is not on the disk for sure.
 func (c *cursor) write(p *position) error {
 	p.generation++
 	c.dirty = true
-	_, err := c.f.WriteAt(encodeSlot(*p), int64(p.generation%2)*slotDistance)
+	_, err := c.f.WriteAt(encodeSlot(*p), c.slot*slotDistance)
 	return err
 }
 
@@ -94,6 +99,6 @@ func (c *cursor) sync() error {
 	if err := c.f.Sync(); err != nil {
 		return err
 	}
-	c.dirty = false
+	c.slot, c.dirty = 1-c.slot, false
 	return nil
 }

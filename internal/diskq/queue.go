@@ -23,13 +23,15 @@ type Config struct {
 	Dir          string        // created with mode 0700 when missing
 	MaxBytes     int64         // of all segments together; 64 MiB
 	MaxAge       time.Duration // since an entry was appended; 0: any age
-	SegmentBytes int64         // unit of dropping; MaxBytes/8, at most 4 MiB
+	SegmentBytes int64         // unit of dropping, and bound of one entry; MaxBytes/8, at most 4 MiB
 	// SyncEvery is how long what was appended or acknowledged may stay only in
 	// memory; 0: never, each call returns after its fsync. SyncBytes bounds the
 	// same in bytes; 0: no bound.
 	SyncEvery time.Duration
 	SyncBytes int64
 	Log       *slog.Logger // discards when nil
+
+	clock func() reading // tests; nil: the machine's
 }
 
 func (c Config) withDefaults() Config {
@@ -41,6 +43,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.clock == nil {
+		c.clock = readClock()
 	}
 	return c
 }
@@ -79,7 +84,13 @@ type Stats struct {
 	Entries   uint64 // waiting; entries that are damaged on disk count until they are reached
 	Bytes     int64  // waiting, on disk
 	DiskBytes int64  // of all segments
+	MaxBytes  int64  // that they may have
+	Newest    uint64 // sequence number of the last entry that was appended; 0: none
+	Acked     uint64 // every entry up to it was acknowledged or dropped
 	Dropped   Dropped
+	// Oldest is when the first entry that waits was appended; zero: none waits, or
+	// it was not read yet.
+	Oldest time.Time
 }
 
 // Queue is an open queue.
@@ -88,7 +99,13 @@ type Queue struct {
 	lock *os.File
 	hook func(step string) error // tests: called before each write, sync, ...
 
+	front Entry // the first of the last Read, without its data
+
+	// chosen is SegmentBytes as the caller configured it; 0: by MaxBytes.
+	chosen int64
+
 	mu      sync.Mutex
+	ages    ages
 	closed  bool
 	segs    []*segment // the oldest first; the last one is appended to
 	active  *os.File   // of the last segment; nil: the next append makes a new one
@@ -138,11 +155,12 @@ func (q *Queue) damaged(seq uint64) (n uint64) {
 // Open opens the queue in cfg.Dir and repairs it: a torn tail is cut off. Only
 // the newest segment is read. It fails when another process has the queue open.
 func Open(cfg Config) (*Queue, error) {
+	chosen := cfg.SegmentBytes
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
-	q := &Queue{cfg: cfg, wake: make(chan struct{})}
+	q := &Queue{cfg: cfg, chosen: chosen, wake: make(chan struct{})}
 	if err := q.open(); err != nil {
 		_ = q.closeFiles()
 		return nil, fmt.Errorf("open queue %s: %w", cfg.Dir, err)
@@ -176,8 +194,16 @@ func (q *Queue) open() (err error) {
 		}
 	}
 	q.counted = q.pos.acked
+	q.look()
 	q.reap()
 	return nil
+}
+
+// look notes the time and returns it.
+func (q *Queue) look() time.Time {
+	r := q.cfg.clock()
+	q.ages.look(r, q.next)
+	return r.wall
 }
 
 // recoverTail reads the newest segment, cuts off what is not an entry at its
@@ -234,10 +260,13 @@ func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	waiting := q.next - 1 - q.pos.acked - q.damaged(q.next-1)
-	st := Stats{Entries: waiting, DiskBytes: q.diskBytes(), Dropped: q.pos.dropped}
+	st := Stats{Entries: waiting, DiskBytes: q.diskBytes(), MaxBytes: q.cfg.MaxBytes, Newest: q.next - 1, Acked: q.pos.acked, Dropped: q.pos.dropped}
 	st.Bytes = st.DiskBytes - q.headOff
-	if st.Entries == 0 {
+	switch {
+	case st.Entries == 0:
 		st.Bytes = 0
+	case q.front.Seq > q.pos.acked:
+		st.Oldest = q.front.Time
 	}
 	return st
 }

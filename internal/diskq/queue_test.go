@@ -418,3 +418,64 @@ func TestQueueForeignFilesAreLeft(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 }
+
+func TestOldest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := open(t, Config{Dir: filepath.Join(t.TempDir(), "q")})
+		began := time.Now()
+		appendAll(t, q, "a")
+		time.Sleep(time.Hour)
+		appendAll(t, q, "b")
+		if got := q.Stats().Oldest; !got.IsZero() {
+			t.Errorf("oldest of %s, though nobody has looked", got)
+		}
+		read(t, q, 1)
+		if got := q.Stats().Oldest; !got.Equal(began) {
+			t.Errorf("oldest of %s, want %s", got, began)
+		}
+		ack(t, q, 1)
+		read(t, q, 1)
+		if got := q.Stats().Oldest; !got.Equal(began.Add(time.Hour)) {
+			t.Errorf("oldest of %s, want an hour after %s", got, began)
+		}
+		ack(t, q, 2)
+		if got := q.Stats().Oldest; !got.IsZero() {
+			t.Errorf("oldest of %s, though nothing waits", got)
+		}
+	})
+}
+
+func TestClear(t *testing.T) {
+	t.Parallel()
+	q := open(t, Config{Dir: filepath.Join(t.TempDir(), "q"), SegmentBytes: 200, MaxBytes: 2000})
+	if err := q.Clear(); err != nil {
+		t.Errorf("clear an empty queue: %v", err)
+	}
+	for range 2 {
+		for range 20 {
+			appendAll(t, q, "canary canary canary")
+		}
+		read(t, q, 3)
+		if err := q.Clear(); err != nil {
+			t.Fatal(err)
+		}
+		files, err := filepath.Glob(filepath.Join(q.cfg.Dir, "*"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("files: %v, %v", files, err)
+		}
+		for _, name := range files {
+			if raw, err := os.ReadFile(name); err != nil || bytes.Contains(raw, []byte("canary")) {
+				t.Errorf("%s holds what was cleared, or: %v", name, err)
+			}
+		}
+		if st := q.Stats(); st.Entries != 0 || st.Bytes != 0 || st.Dropped != (Dropped{}) {
+			t.Errorf("stats %+v", st)
+		}
+		q = reopen(t, q)
+	}
+	appendAll(t, q, "after")
+	if got := texts(read(t, q, 10)); got != "after" {
+		t.Errorf("read %q", got)
+	}
+}

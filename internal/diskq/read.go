@@ -20,7 +20,11 @@ func (q *Queue) Read(limit int) ([]Entry, error) {
 		return nil, ErrClosed
 	}
 	before := q.pos
-	entries := q.read(limit, time.Now())
+	q.look()
+	entries := q.read(limit)
+	if len(entries) > 0 {
+		q.front = Entry{Seq: entries[0].Seq, Time: entries[0].Time}
+	}
 	if q.pos == before {
 		return entries, nil
 	}
@@ -32,7 +36,7 @@ func (q *Queue) Read(limit int) ([]Entry, error) {
 	return entries, nil
 }
 
-func (q *Queue) read(limit int, now time.Time) []Entry {
+func (q *Queue) read(limit int) []Entry {
 	q.marks = q.marks[:0]
 	var entries []Entry
 	size, seq := 0, q.pos.acked
@@ -44,7 +48,7 @@ func (q *Queue) read(limit int, now time.Time) []Entry {
 				}
 				return true
 			}
-			if q.tooOld(f.Time, now) && len(entries) == 0 {
+			if q.ages.tooOld(f.Seq, f.Time, q.cfg.MaxAge) && len(entries) == 0 {
 				q.lost(seq, f.Seq)
 				q.pos.dropped.Age += q.advance(f.Seq)
 				seq = f.Seq
@@ -142,6 +146,26 @@ func (q *Queue) Ack(seq uint64) error {
 	}
 	if err := q.saveCursor(); err != nil {
 		return fmt.Errorf("acknowledge in queue %s: %w", q.cfg.Dir, err)
+	}
+	return nil
+}
+
+// Clear acknowledges everything and removes it from the disk, for who must not
+// keep what it holds.
+func (q *Queue) Clear() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrClosed
+	}
+	q.advance(q.next - 1)
+	q.marks = q.marks[:0]
+	err := q.saveCursor()
+	if err == nil && len(q.segs) > 0 && q.segs[0].size > 0 {
+		err = q.room(q.cfg.SegmentBytes, time.Now()) // in a new segment, which leaves none of those before
+	}
+	if err != nil {
+		return fmt.Errorf("clear queue %s: %w", q.cfg.Dir, err)
 	}
 	return nil
 }
