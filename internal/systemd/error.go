@@ -13,6 +13,8 @@ var (
 	ErrUnavailable = errors.New("systemd: unavailable")
 	// ErrJob: a job ended with another result than done.
 	ErrJob = errors.New("systemd: job failed")
+	// ErrNotReloadable: the unit is not active, or knows no reload.
+	ErrNotReloadable = errors.New("systemd: unit cannot be reloaded")
 )
 
 // CallError is what the manager refused a call with.
@@ -26,13 +28,12 @@ func (e *CallError) Error() string { return e.Message }
 
 // Is reports whether target is the sentinel of this error's name.
 func (e *CallError) Is(target error) bool {
-	if target != ErrNotFound {
-		return false
-	}
 	switch e.Name {
 	case "org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.DBus.Error.FileNotFound",
 		"org.freedesktop.DBus.Error.UnknownObject":
-		return true
+		return target == ErrNotFound
+	case "org.freedesktop.systemd1.JobTypeNotApplicable":
+		return target == ErrNotReloadable
 	}
 	return false
 }

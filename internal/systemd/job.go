@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -30,6 +31,28 @@ func (c *Client) Restart(ctx context.Context, unit string) error {
 		_, err := l.RestartUnitContext(ctx, unit, "replace", done)
 		return err
 	})
+}
+
+// ReloadUnit has the active unit take over its configuration, by the command
+// that its file names for that, and waits until that is done; ErrNotReloadable
+// when it is not active or names none.
+func (c *Client) ReloadUnit(ctx context.Context, unit string) error {
+	err := c.job(ctx, "reload", unit, func(ctx context.Context, l *link, done chan<- string) error {
+		_, err := l.ReloadUnitContext(ctx, unit, "replace", done)
+		return err
+	})
+	if job, ok := errors.AsType[*JobError](err); ok && job.Result == "invalid" {
+		return fmt.Errorf("%w: %w", ErrNotReloadable, err)
+	}
+	if err != nil {
+		return err
+	}
+	// A job counts as done when the unit ends instead, for want of a process.
+	after, err := c.Unit(ctx, unit)
+	if err == nil && after.ActiveState != "active" {
+		err = fmt.Errorf("reload: %w", &JobError{Unit: unit, Result: "failed"})
+	}
+	return err
 }
 
 // TryRestart restarts the unit if it runs, and waits until its job is done.

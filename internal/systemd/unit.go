@@ -23,6 +23,7 @@ type Unit struct {
 	Restarts       uint32 // automatic ones since the last start by hand; of a service
 	ExecMainStatus int32  // exit status or signal of the main process; of a service
 	StateChange    time.Time
+	NeedReload     bool // its files are not those that the manager has read
 }
 
 // Units lists the loaded units whose names match the shell pattern, in the
@@ -66,6 +67,7 @@ func (c *Client) Unit(ctx context.Context, name string) (Unit, error) {
 	if u.LoadState == "not-found" {
 		return Unit{}, fmt.Errorf("read unit %s: %w", name, ErrNotFound)
 	}
+	u.NeedReload, _ = props["NeedDaemonReload"].(bool)
 	u.Restarts, _ = props["NRestarts"].(uint32)
 	u.ExecMainStatus, _ = props["ExecMainStatus"].(int32)
 	if micros, ok := props["StateChangeTimestamp"].(uint64); ok && micros > 0 {

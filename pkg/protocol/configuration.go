@@ -57,6 +57,8 @@ type StorageConfiguration struct {
 }
 
 // S3StorageConfiguration is one bucket. The last three fields are base64.
+// BucketHost may have http:// or https:// in front, which flotta v0.2 does not
+// understand; without it is https, on whatever port.
 type S3StorageConfiguration struct {
 	BucketHost         string `json:"bucket_host,omitempty"`
 	BucketPort         int32  `json:"bucket_port,omitempty"`
@@ -108,10 +110,14 @@ type LogsCollectionInformation struct {
 	SyslogConfig *SyslogConfig `json:"syslog_config,omitempty"`
 }
 
-// SyslogConfig is a syslog receiver.
+// SyslogConfig is a syslog receiver. Protocol is tcp, udp or tls; flotta v0.2
+// knows neither tls nor the certificates, which are PEM text.
 type SyslogConfig struct {
-	Address  string `json:"address,omitempty"`
-	Protocol string `json:"protocol,omitempty"`
+	Address    string `json:"address,omitempty"`
+	Protocol   string `json:"protocol,omitempty"`
+	CACert     string `json:"caCert,omitempty"`
+	ClientCert string `json:"clientCert,omitempty"`
+	ClientKey  string `json:"clientKey,omitempty"`
 }
 
 // Mount is a block device to be mounted.
@@ -141,6 +147,10 @@ type Workload struct {
 type DataConfiguration struct {
 	Ingress []DataPath `json:"ingress"`
 	Egress  []DataPath `json:"egress"`
+	// QuotaBytes bounds what the workload's /export may hold after a download;
+	// 0: the device's own settings do. It is an addition to flotta v0.2, whose
+	// agents ignore it and whose server does not send it.
+	QuotaBytes int64 `json:"quota_bytes,omitempty"`
 }
 
 // DataPath is one directory pair. For egress Source is below /export and Target

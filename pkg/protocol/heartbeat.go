@@ -32,6 +32,46 @@ type WorkloadStatus struct {
 	Name           string `json:"name,omitempty"`
 	LastDataUpload Time   `json:"last_data_upload"`
 	Status         string `json:"status,omitempty"`
+
+	// The rest is an addition to flotta v0.2, whose server ignores it and whose
+	// agents do not send it.
+
+	// Reason is one word; empty: the workload is as wanted. See InProgress.
+	Reason        string          `json:"reason,omitempty"`
+	Message       string          `json:"message,omitempty"`        // Reason for a person
+	DesiredDigest string          `json:"desired_digest,omitempty"` // of what it should be
+	AppliedDigest string          `json:"applied_digest,omitempty"` // of what was last seen to work
+	Restarts      int64           `json:"restarts,omitempty"`       // of its containers
+	Since         Time            `json:"since,omitzero"`           // of Status and Reason
+	Images        []WorkloadImage `json:"images,omitempty"`
+	Notes         []string        `json:"notes,omitempty"` // what is good to know and not wrong
+	DataSync      *DataSyncStatus `json:"data_sync,omitempty"`
+}
+
+// WorkloadImage is the image that a container was made from.
+type WorkloadImage struct {
+	Container string `json:"container,omitempty"`
+	Reference string `json:"reference,omitempty"`
+	ID        string `json:"id,omitempty"`
+}
+
+// Reasons of a workload that is on its way to what is wanted. Any other reason
+// means that something is wrong with it.
+const (
+	ReasonPulling  = "Pulling" // or waiting for its turn to
+	ReasonStaging  = "Staging"
+	ReasonStarting = "Starting"
+	ReasonSettling = "Settling" // it runs, and has yet to prove that it lasts
+)
+
+// InProgress reports whether a workload with that reason is on its way, and
+// nothing is wrong with it so far.
+func InProgress(reason string) bool {
+	switch reason {
+	case ReasonPulling, ReasonStaging, ReasonStarting, ReasonSettling:
+		return true
+	}
+	return false
 }
 
 // States of a playbook run.

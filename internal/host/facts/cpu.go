@@ -30,7 +30,11 @@ func architecture() string {
 func (h host) cpu() *protocol.CPU {
 	c := parseCPU(h.table("proc/cpuinfo"))
 	c.Architecture = architecture()
-	// The highest clock: that of the moment changes from second to second.
+	// The highest clock: that of the moment changes from second to second, and is
+	// what /proc/cpuinfo has where processors measure it.
+	if slices.Contains(c.Flags, "aperfmperf") {
+		c.Frequency = 0
+	}
 	if khz := h.number("sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"); khz > 0 {
 		c.Frequency = float64(khz) / 1000
 	}

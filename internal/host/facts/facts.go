@@ -15,7 +15,7 @@ import (
 const (
 	maxAttribute = 4 << 10
 	maxTable     = 8 << 20
-	maxEntries   = 1024 // disks, interfaces, mounts
+	maxEntries   = 1024 // disks, interfaces, mounts, device nodes
 )
 
 // host reads below root.
@@ -23,7 +23,7 @@ type host struct{ root string }
 
 // Collect describes the machine whose file system is at root: "/" for this one.
 // Addresses of interfaces are only known of this one. It reads some dozen small
-// files; graphics devices and device nodes are not looked for.
+// files and looks at what is in /dev.
 func Collect(root string) protocol.HardwareInfo {
 	h := host{root: root}
 	cpu := h.cpu()
@@ -35,8 +35,8 @@ func Collect(root string) protocol.HardwareInfo {
 		Interfaces:   h.interfaces(),
 		Disks:        h.disks(),
 		Mounts:       parseMounts(h.table("proc/self/mountinfo")),
-		GPUs:         []protocol.GPU{},
-		HostDevices:  []protocol.HostDevice{},
+		GPUs:         h.gpus(),
+		HostDevices:  h.devices(),
 	}
 	info.Boot = h.boot(info.Interfaces)
 	return info

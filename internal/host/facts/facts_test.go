@@ -25,6 +25,17 @@ const mountinfo = `21 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw,errors=
 broken line
 `
 
+const pciIDs = `# Version: 2026.01.01
+10de  NVIDIA Corporation
+	3ea0  not Intel's
+8086  Intel Corporation
+# a comment
+	3e98  UHD Graphics 630
+	3ea0  WhiskeyLake-U GT2
+		1028 089e  Inspiron 5482
+ffff  Illegal Vendor ID
+`
+
 // fixture makes a tree with files and, by a leading ->, links.
 func fixture(t *testing.T, files map[string]string) string {
 	t.Helper()
@@ -86,6 +97,12 @@ func edgeBox() map[string]string {
 		"sys/class/net/lo/flags":                     "0x9\n",
 		"sys/class/net/veth12/flags":                 "0x1003\n",
 		"sys/class/net/bonding_masters":              "bond0\n",
+		"sys/bus/pci/devices/0000:00:02.0/class":     "0x030000\n",
+		"sys/bus/pci/devices/0000:00:02.0/vendor":    "0x8086\n",
+		"sys/bus/pci/devices/0000:00:02.0/device":    "0x3ea0\n",
+		"sys/bus/pci/devices/0000:00:03.0/class":     "0x020000\n",
+		"usr/share/misc/pci.ids":                     pciIDs,
+		"dev/video0":                                 "no device node",
 	}
 }
 
@@ -112,7 +129,9 @@ func TestCollectFixture(t *testing.T) {
 			Name: "eth0", MACAddress: "52:54:00:aa:bb:cc", MTU: 1500, HasCarrier: true, Vendor: "0x8086",
 			Flags: []string{"up", "broadcast", "multicast"}, IPv4Addresses: []string{}, IPv6Addresses: []string{},
 		}},
-		GPUs:        []protocol.GPU{},
+		GPUs: []protocol.GPU{{
+			Address: "0000:00:02.0", VendorID: "8086", DeviceID: "3ea0", Vendor: "Intel Corporation", Name: "WhiskeyLake-U GT2",
+		}},
 		HostDevices: []protocol.HostDevice{},
 		Mounts: []protocol.Mount{
 			{Device: "/dev/sda2", Directory: "/", Type: "ext4", Options: "rw,relatime"},
@@ -221,6 +240,12 @@ func TestCollectThisMachine(t *testing.T) {
 	case !slices.Contains([]string{"bios", "uefi"}, got.Boot.CurrentBootMode):
 		t.Errorf("boot %+v", got.Boot)
 	}
+	for _, d := range got.HostDevices {
+		info, err := os.Lstat(d.Path)
+		if err != nil || info.Mode()&os.ModeDevice == 0 || (info.Mode()&os.ModeCharDevice != 0) != (d.DeviceType == "char") || strings.HasPrefix(d.Path, "/dev/tty0") {
+			t.Errorf("device %+v: %v", d, err)
+		}
+	}
 	for _, i := range got.Interfaces {
 		if i.Name == "lo" || i.MTU < 68 {
 			t.Errorf("interface %+v", i)
@@ -240,6 +265,7 @@ func FuzzParsers(f *testing.F) {
 	f.Add(mountinfo)
 	f.Add(edgeBox()["proc/cpuinfo"])
 	f.Add("MemTotal: 9223372036854775807 kB\n")
+	f.Add(pciIDs)
 	f.Add("BOOTIF=01-52-54-00-AA-BB-CC")
 	f.Add("1 2 3 4 \\777\\04\\ 6 - x /dev/\\134")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -257,6 +283,9 @@ func FuzzParsers(f *testing.F) {
 		}
 		if _, err := json.Marshal(parseMounts(text)); err != nil {
 			t.Error(err)
+		}
+		if vendor, device := pciNames(text, "8086", "3ea0"); !utf8.ValidString(vendor) || !utf8.ValidString(device) {
+			t.Errorf("%q, %q", vendor, device)
 		}
 		_ = parseBootif(text)
 		_ = parseFlags(text)

@@ -58,11 +58,102 @@ type WorkloadStatus struct {
 	// +optional
 	LastDataUpload *metav1.Time `json:"lastDataUpload,omitempty"`
 	// Reason says in one word why the workload is not as wanted; empty: it is.
+	// What cannot be rendered for the device comes before what the device says.
+	// Pulling, Staging, Starting and Settling mean that it is on its way.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// Message explains Reason to a person.
 	// +optional
 	Message string `json:"message,omitempty"`
+	// ObservedGeneration is the generation of the EdgeWorkload in the
+	// configuration that is in force on the device; 0 when that is not known.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// DesiredDigest identifies, in the device's own terms, what it is to run.
+	// +optional
+	DesiredDigest string `json:"desiredDigest,omitempty"`
+	// AppliedDigest identifies what was last seen to work there. When both
+	// digests are the same, the device is up to date.
+	// +optional
+	AppliedDigest string `json:"appliedDigest,omitempty"`
+	// Restarts counts those of the containers; it may be some minutes old.
+	// +optional
+	Restarts int64 `json:"restarts,omitempty"`
+	// Since is when the device saw Phase and Reason change.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// Images are those that the containers were made from.
+	// +optional
+	Images []WorkloadImage `json:"images,omitempty"`
+	// Notes are good to know although nothing is wrong, such as a part of the
+	// specification that the device's Podman does not heed.
+	// +optional
+	Notes []string `json:"notes,omitempty"`
+	// DataSync is the state of the workload's data paths; it may be some minutes
+	// old as far as times, counts and texts go.
+	// +optional
+	DataSync *DataSyncStatus `json:"dataSync,omitempty"`
+}
+
+// DataSyncStatus is the state of the data paths of one workload on one device.
+type DataSyncStatus struct {
+	// Egress goes from the device to the bucket.
+	// +optional
+	Egress *DataDirectionStatus `json:"egress,omitempty"`
+	// Ingress goes from the bucket to the device.
+	// +optional
+	Ingress *DataDirectionStatus `json:"ingress,omitempty"`
+}
+
+// DataDirectionStatus is the state of one direction.
+type DataDirectionStatus struct {
+	// LastSuccessTime is the end of the last look at all paths that found
+	// nothing wrong.
+	// +optional
+	LastSuccessTime *metav1.Time `json:"lastSuccessTime,omitempty"`
+	// PendingFiles are to be transferred.
+	// +optional
+	PendingFiles int64 `json:"pendingFiles,omitempty"`
+	// PendingBytes are theirs, as far as the sizes are known.
+	// +optional
+	PendingBytes int64 `json:"pendingBytes,omitempty"`
+	// FailedFiles could not be transferred and are tried again.
+	// +optional
+	FailedFiles int64 `json:"failedFiles,omitempty"`
+	// LastError is what was wrong when the device last looked; empty: nothing.
+	// +optional
+	LastError string `json:"lastError,omitempty"`
+	// Blocked says why transfers are held back although none failed, such as a
+	// disk that is nearly full.
+	// +optional
+	Blocked string `json:"blocked,omitempty"`
+	// Paused says why nothing is to travel now, as the device's settings want it.
+	// +optional
+	Paused string `json:"paused,omitempty"`
+	// Problems last until somebody changes something.
+	// +optional
+	Problems []DataProblem `json:"problems,omitempty"`
+}
+
+// DataProblem is one thing that is wrong with a workload's data paths.
+type DataProblem struct {
+	// Reason is one word.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// Message explains Reason to a person.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// WorkloadImage is the image that a container was made from.
+type WorkloadImage struct {
+	// +optional
+	Container string `json:"container,omitempty"`
+	// Reference is the image as the workload names it.
+	// +optional
+	Reference string `json:"reference,omitempty"`
+	// +optional
+	ID string `json:"id,omitempty"`
 }
 
 // PlaybookExec is one playbook on one device.

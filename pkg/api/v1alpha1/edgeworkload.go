@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // WorkloadTypePod is the one type of workload.
 const WorkloadTypePod = "pod"
@@ -48,6 +51,13 @@ type DataConfiguration struct {
 	// +kubebuilder:validation:MaxItems=1000
 	// +optional
 	Egress []DataPath `json:"egress,omitempty"`
+	// Quota bounds what /export of this workload may hold after a download on
+	// the device, such as 2Gi: what would not fit waits in the bucket, and the
+	// device says so. Without it, or with 0, the device's own settings hold. It
+	// does not keep the workload itself from writing.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : !self.startsWith('-')",message="must not be negative"
+	// +optional
+	Quota *resource.Quantity `json:"quota,omitempty"`
 }
 
 // DataPath is one pair of directories. The one on the device is below /export
@@ -122,7 +132,12 @@ type EdgeWorkloadStatus struct {
 	// Running is how many of them report that it runs.
 	// +optional
 	Running int32 `json:"running,omitempty"`
-	// Failed is on how many of them it has crashed or cannot be rendered.
+	// Updated is how many of them have applied the newest generation, whether
+	// it still runs there or not.
+	// +optional
+	Updated int32 `json:"updated,omitempty"`
+	// Failed is on how many of them something is wrong with it, or it cannot be
+	// rendered.
 	// +optional
 	Failed int32 `json:"failed,omitempty"`
 	// +listType=map
@@ -146,6 +161,7 @@ const (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=edgeworkloads,scope=Namespaced
 // +kubebuilder:printcolumn:name="Matched",type=integer,JSONPath=`.status.matched`
+// +kubebuilder:printcolumn:name="Updated",type=integer,JSONPath=`.status.updated`
 // +kubebuilder:printcolumn:name="Running",type=integer,JSONPath=`.status.running`
 // +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.failed`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`

@@ -174,10 +174,20 @@ type LogCollectionConfig struct {
 	SyslogConfig *NameRef `json:"syslogConfig,omitempty"`
 }
 
-// Keys of the ConfigMap that SyslogConfig names.
+// Keys of the ConfigMap that SyslogConfig names. Those of TLS are additions to
+// flotta v0.2.
 const (
 	SyslogAddressKey  = "Address"
-	SyslogProtocolKey = "Protocol"
+	SyslogProtocolKey = "Protocol"     // tcp, udp or tls
+	SyslogCAKey       = "ca.crt"       // PEM, of tls; without it the host's trust counts
+	SyslogSecretKey   = "ClientSecret" // of tls: a Secret with a client certificate
+)
+
+// Keys of the Secret that SyslogSecretKey names, as in a Secret of the type
+// kubernetes.io/tls.
+const (
+	SyslogClientCertKey = "tls.crt"
+	SyslogClientKeyKey  = "tls.key"
 )
 
 // Mount is a block device that is mounted on the device.
