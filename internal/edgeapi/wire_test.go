@@ -341,7 +341,7 @@ func TestHandshake(t *testing.T) {
 func TestSlowClientIsCutOff(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, rigOptions{edit: func(c *edgeapi.Config) {
-		c.HeaderTimeout, c.ReadTimeout = 200*time.Millisecond, 300*time.Millisecond
+		c.HeaderTimeout, c.ReadTimeout = 2*time.Second, 3*time.Second // also of the handshake
 	}})
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(r.keys.Authority().CertificatePEM())

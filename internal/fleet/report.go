@@ -50,28 +50,78 @@ func TakeReport(d *v1alpha1.EdgeDevice, report protocol.Heartbeat, now time.Time
 	takeWorkloads(d, report.Workloads, now)
 }
 
+// maxWorkloadBytes bounds what all workloads of a device may say about
+// themselves in its status, which is one object of at most 1.5 MiB. Even when
+// JSON needs six bytes for each of them there is room for the hardware.
+const maxWorkloadBytes = 128 << 10
+
 // takeWorkloads takes over the states of the workloads that the device is to
 // run; others are leftovers that it is about to remove.
 func takeWorkloads(d *v1alpha1.EdgeDevice, reported []protocol.WorkloadStatus, now time.Time) {
-	byName := make(map[string]protocol.WorkloadStatus, len(reported))
-	for _, w := range reported {
-		byName[w.Name] = w
-	}
+	entries := make(map[string]*v1alpha1.WorkloadStatus, len(d.Status.Workloads))
 	for i := range d.Status.Workloads {
-		entry := &d.Status.Workloads[i]
-		w, ok := byName[entry.Name]
-		if !ok {
-			continue
-		}
-		if phase := Clip(w.Status); phase != entry.Phase {
-			at := Timestamp(now)
-			entry.Phase, entry.LastTransitionTime = phase, &at
-		}
-		if !w.LastDataUpload.IsZero() {
-			at := Timestamp(w.LastDataUpload.Time)
-			entry.LastDataUpload = &at
+		entries[d.Status.Workloads[i].Name] = &d.Status.Workloads[i]
+	}
+	byName := make(map[string]protocol.WorkloadStatus, len(entries))
+	for _, w := range reported {
+		if entries[w.Name] != nil {
+			byName[w.Name] = w
 		}
 	}
+	for _, w := range protocol.Bounded(slices.Collect(maps.Values(byName)), maxWorkloadBytes) {
+		takeWorkload(entries[w.Name], w, now)
+	}
+}
+
+// takeWorkload takes over one state. A device of flotta v0.2 says no more than
+// phase and time of upload.
+func takeWorkload(entry *v1alpha1.WorkloadStatus, w protocol.WorkloadStatus, now time.Time) {
+	if phase := Clip(w.Status); phase != entry.Phase {
+		at := Timestamp(now)
+		entry.Phase, entry.LastTransitionTime = phase, &at
+	}
+	if !w.LastDataUpload.IsZero() {
+		at := Timestamp(w.LastDataUpload.Time)
+		entry.LastDataUpload = &at
+	}
+	entry.Reason, entry.Message = w.Reason, w.Message
+	entry.DesiredDigest, entry.AppliedDigest = w.DesiredDigest, w.AppliedDigest
+	entry.Restarts, entry.Notes = w.Restarts, w.Notes
+	entry.Since, entry.Images = nil, nil
+	if !w.Since.IsZero() {
+		at := Timestamp(w.Since.Time)
+		entry.Since = &at
+	}
+	for _, image := range w.Images {
+		entry.Images = append(entry.Images, v1alpha1.WorkloadImage(image))
+	}
+	entry.DataSync = takeDataSync(w.DataSync)
+}
+
+// takeDataSync makes a new value: entries of a clone point to the original's.
+func takeDataSync(s *protocol.DataSyncStatus) *v1alpha1.DataSyncStatus {
+	if s == nil {
+		return nil
+	}
+	return &v1alpha1.DataSyncStatus{Egress: takeDirection(s.Egress), Ingress: takeDirection(s.Ingress)}
+}
+
+func takeDirection(d *protocol.DataDirectionStatus) *v1alpha1.DataDirectionStatus {
+	if d == nil {
+		return nil
+	}
+	out := v1alpha1.DataDirectionStatus{
+		PendingFiles: d.PendingFiles, PendingBytes: d.PendingBytes, FailedFiles: d.FailedFiles,
+		LastError: d.LastError, Blocked: d.Blocked, Paused: d.Paused,
+	}
+	if !d.LastSuccess.IsZero() {
+		at := Timestamp(d.LastSuccess.Time)
+		out.LastSuccessTime = &at
+	}
+	for _, p := range d.Problems {
+		out.Problems = append(out.Problems, v1alpha1.DataProblem(p))
+	}
+	return &out
 }
 
 // ListWorkloads makes the status list exactly the workloads with these names, in
@@ -96,7 +146,9 @@ func ListWorkloads(d *v1alpha1.EdgeDevice, names []string, now time.Time) {
 func Describe(d *v1alpha1.EdgeDevice, version string, problems []render.Problem, now time.Time) {
 	for i := range d.Status.Workloads {
 		entry := &d.Status.Workloads[i]
-		entry.Reason, entry.Message = "", ""
+		if render.IsReason(entry.Reason) { // any other is the device's
+			entry.Reason, entry.Message = "", ""
+		}
 		mine := slices.DeleteFunc(slices.Clone(problems), func(p render.Problem) bool { return p.Workload != entry.Name })
 		if len(mine) > 0 {
 			entry.Reason, entry.Message = mine[0].Reason, problemText(mine)
@@ -121,6 +173,35 @@ func Describe(d *v1alpha1.EdgeDevice, version string, problems []render.Problem,
 		degraded.Message = problemText(problems)
 	}
 	SetCondition(d, degraded, now)
+}
+
+// Observe notes which generation of each workload is in the configuration that
+// is in force, when that is the given version. Generations are by name; those of
+// workloads that could not be rendered must not be among them.
+func Observe(d *v1alpha1.EdgeDevice, version string, generations map[string]int64) {
+	if d.Status.LastSyncedResourceVersion != version {
+		return
+	}
+	for i := range d.Status.Workloads {
+		entry := &d.Status.Workloads[i]
+		if n, ok := generations[entry.Name]; ok {
+			entry.ObservedGeneration = n
+		}
+	}
+}
+
+// AppliedGeneration returns the generation of a workload that a device has seen
+// work; 0 when that is none, or not known. A device of flotta v0.2 does not tell
+// what it has applied; of such a device it is enough that the workload runs.
+func AppliedGeneration(w v1alpha1.WorkloadStatus) int64 {
+	applied := w.DesiredDigest == w.AppliedDigest
+	if w.DesiredDigest == "" && w.AppliedDigest == "" {
+		applied = strings.EqualFold(w.Phase, v1alpha1.PhaseRunning)
+	}
+	if !applied {
+		return 0
+	}
+	return w.ObservedGeneration
 }
 
 func problemText(problems []render.Problem) string {

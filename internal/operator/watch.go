@@ -200,13 +200,13 @@ func workloadsOfDevice() handler.EventHandler {
 
 // changedWorkloads returns the workloads whose state on a device is another one.
 func changedWorkloads(before, after *v1alpha1.EdgeDevice) []string {
-	states := func(d *v1alpha1.EdgeDevice) map[string]string {
-		m := make(map[string]string)
+	states := func(d *v1alpha1.EdgeDevice) map[string]standing {
+		m := make(map[string]standing)
 		for _, name := range listed(d) {
-			m[name] = ""
+			m[name] = standing{}
 		}
 		for _, s := range d.Status.Workloads {
-			m[s.Name] = s.Phase + "\x00" + s.Reason + "\x00" + s.Message
+			m[s.Name] = standingOf(s)
 		}
 		return m
 	}

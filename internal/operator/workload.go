@@ -22,6 +22,7 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/internal/render"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // checkListed is when it is looked again whether devices still list a workload
@@ -108,11 +109,11 @@ func (c *workloads) sumUp(ctx context.Context, w *v1alpha1.EdgeWorkload) error {
 		if err != nil {
 			return err
 		}
-		sum = sumOf(w.Name, devices)
+		sum = sumOf(w, devices)
 	}
 	s := &w.Status
 	s.ObservedGeneration = w.Generation
-	s.Matched, s.Running, s.Failed = sum.matched, sum.running, int32(len(sum.failed)) //nolint:gosec // a fleet is smaller
+	s.Matched, s.Running, s.Updated, s.Failed = sum.matched, sum.running, sum.updated, int32(len(sum.failed)) //nolint:gosec // a fleet is smaller
 	accepted.ObservedGeneration = w.Generation
 	ready := sum.condition(accepted)
 	ready.ObservedGeneration = w.Generation
@@ -167,28 +168,50 @@ func (c *workloads) matched(ctx context.Context, w *v1alpha1.EdgeWorkload) ([]*v
 
 // sum is a workload over its devices.
 type sum struct {
-	matched, running int32
-	failed           []string // device: why
+	matched, running, updated int32
+	failed                    []string // device: why
 }
 
-func sumOf(workload string, devices []*v1alpha1.EdgeDevice) sum {
-	s := sum{matched: int32(len(devices))} //nolint:gosec // a fleet is smaller
+// standing is what counts of a workload's state on one device.
+type standing struct {
+	running bool
+	failure string // empty: none
+	applied int64  // the generation that was seen to work; 0: none that is known
+}
+
+func standingOf(w v1alpha1.WorkloadStatus) standing {
+	s := standing{applied: fleet.AppliedGeneration(w)}
+	switch {
+	case w.Reason != "" && !protocol.InProgress(w.Reason):
+		s.failure = cmp.Or(w.Message, w.Reason)
+	case strings.EqualFold(w.Phase, v1alpha1.PhaseRunning):
+		s.running = true
+	case hasFailed(w.Phase):
+		s.failure = "it is " + w.Phase
+	}
+	return s
+}
+
+func sumOf(w *v1alpha1.EdgeWorkload, devices []*v1alpha1.EdgeDevice) sum {
+	total := sum{matched: int32(len(devices))} //nolint:gosec // a fleet is smaller
 	for _, d := range devices {
-		i := slices.IndexFunc(d.Status.Workloads, func(e v1alpha1.WorkloadStatus) bool { return e.Name == workload })
+		i := slices.IndexFunc(d.Status.Workloads, func(e v1alpha1.WorkloadStatus) bool { return e.Name == w.Name })
 		if i < 0 {
 			continue
 		}
-		switch e := d.Status.Workloads[i]; {
-		case e.Reason != "":
-			s.failed = append(s.failed, d.Name+": "+cmp.Or(e.Message, e.Reason))
-		case strings.EqualFold(e.Phase, v1alpha1.PhaseRunning):
-			s.running++
-		case hasFailed(e.Phase):
-			s.failed = append(s.failed, d.Name+": it is "+e.Phase)
+		s := standingOf(d.Status.Workloads[i])
+		if s.failure != "" {
+			total.failed = append(total.failed, d.Name+": "+s.failure)
+		}
+		if s.running {
+			total.running++
+		}
+		if s.applied == w.Generation { // which is never 0
+			total.updated++
 		}
 	}
-	slices.Sort(s.failed)
-	return s
+	slices.Sort(total.failed)
+	return total
 }
 
 // hasFailed tells the words, Podman's among them, that devices have for a

@@ -13,6 +13,7 @@ import (
 const (
 	protocolTCP = "tcp"
 	protocolUDP = "udp"
+	protocolTLS = "tls"
 )
 
 // logCollection renders the log targets; one that is broken is left out.
@@ -62,11 +63,30 @@ func (j *job) syslog(ctx context.Context, name string) (*protocol.SyslogConfig, 
 	case "":
 		config.Protocol = protocolTCP
 	case protocolTCP, protocolUDP:
+	case protocolTLS:
+		problem, err := j.syslogTrust(ctx, config, object.Data)
+		return config, problem, err
 	default:
 		return nil, &Problem{
 			Reason:  ReasonInvalidLogTarget,
-			Message: fmt.Sprintf("ConfigMap %q: %s is neither tcp nor udp", name, v1alpha1.SyslogProtocolKey),
+			Message: fmt.Sprintf("ConfigMap %q: %s is neither tcp, udp nor tls", name, v1alpha1.SyslogProtocolKey),
 		}, nil
 	}
 	return config, nil, nil
+}
+
+// syslogTrust adds whom the device trusts, and how it proves who it is.
+func (j *job) syslogTrust(ctx context.Context, config *protocol.SyslogConfig, data map[string]string) (*Problem, error) {
+	config.CACert = data[v1alpha1.SyslogCAKey]
+	name := strings.TrimSpace(data[v1alpha1.SyslogSecretKey])
+	if name == "" {
+		return nil, nil
+	}
+	cert, problem, err := j.objects.secretKey(ctx, name, v1alpha1.SyslogClientCertKey)
+	if problem != nil || err != nil {
+		return problem, err
+	}
+	key, problem, err := j.objects.secretKey(ctx, name, v1alpha1.SyslogClientKeyKey)
+	config.ClientCert, config.ClientKey = string(cert), string(key)
+	return problem, err
 }

@@ -20,7 +20,23 @@ const (
 	ReasonInvalidPodSpec       = "InvalidPodSpec"
 	ReasonInvalidStorage       = "InvalidStorage"
 	ReasonUnsupportedType      = "UnsupportedType"
+
+	// ReasonInvalidManifest is not found by rendering, but by a reader whose
+	// objects are files: one that concerns a workload cannot be read.
+	ReasonInvalidManifest = "InvalidManifest"
 )
+
+// IsReason reports whether reason is one of a Problem, as opposed to a word of a
+// device.
+func IsReason(reason string) bool {
+	switch reason {
+	case ReasonConfigMapNotFound, ReasonConfigMapKeyNotFound, ReasonSecretNotFound, ReasonSecretKeyNotFound,
+		ReasonDeviceSetNotFound, ReasonInvalidAllowList, ReasonInvalidConfigMap, ReasonInvalidLogTarget,
+		ReasonInvalidPodSpec, ReasonInvalidStorage, ReasonUnsupportedType, ReasonInvalidManifest:
+		return true
+	}
+	return false
+}
 
 // Problem is something that could not be rendered as it was asked for.
 type Problem struct {

@@ -118,7 +118,13 @@ func dataPaths(spec *v1alpha1.DataConfiguration) *protocol.DataConfiguration {
 		}
 		return out
 	}
-	return &protocol.DataConfiguration{Ingress: paths(spec.Ingress), Egress: paths(spec.Egress)}
+	out := &protocol.DataConfiguration{Ingress: paths(spec.Ingress), Egress: paths(spec.Egress)}
+	if spec.Quota != nil {
+		// The API server refuses negative ones, files are not checked; the device
+		// would only say that it ignores one.
+		out.QuotaBytes = max(spec.Quota.Value(), 0)
+	}
+	return out
 }
 
 // podSpec renders the specification and what it refers to.

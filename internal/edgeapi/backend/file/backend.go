@@ -90,7 +90,7 @@ func (c Config) Validate() error {
 
 // goneAfter is how long a file must be missing to count as removed: longer than
 // any editor takes to replace it.
-const goneAfter = 250 * time.Millisecond
+const goneAfter = time.Second
 
 // Backend serves devices from a folder.
 type Backend struct {

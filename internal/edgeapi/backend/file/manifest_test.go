@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/project-flotta/flotta-agent/internal/render"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 )
 
@@ -118,16 +119,17 @@ func TestBrokenDocumentAffectsWhatItDescribes(t *testing.T) {
 	}
 	r.eventually("named in the status", func() bool {
 		status, reason, message := condition(r.stored(d), v1alpha1.ConditionDegraded)
-		return status == "True" && reason == reasonInvalidManifest && strings.Contains(message, "tipe")
+		return status == "True" && reason == render.ReasonInvalidManifest && strings.Contains(message, "tipe")
 	})
 	for _, w := range r.stored(d).Status.Workloads {
-		if (w.Name == "w1") != (w.Reason == reasonInvalidManifest) {
+		if (w.Name == "w1") != (w.Reason == render.ReasonInvalidManifest) {
 			t.Errorf("workload %s: reason %q", w.Name, w.Reason)
 		}
 	}
-	if status, _, _ := condition(r.stored(other), v1alpha1.ConditionDegraded); status != "False" {
-		t.Errorf("another device is degraded: %s", status)
-	}
+	r.eventually("another device is not degraded", func() bool {
+		status, _, _ := condition(r.stored(other), v1alpha1.ConditionDegraded)
+		return status == "False"
+	})
 	if n := strings.Count(r.log.String(), "file not usable as it is"); n != 1 {
 		t.Errorf("named %d times in the log", n)
 	}
@@ -162,9 +164,10 @@ func TestBrokenFromTheStartIsNamedAtTheDeviceItIsFor(t *testing.T) {
 		_, _, message := condition(r.stored(d), v1alpha1.ConditionDegraded)
 		return strings.Contains(message, "manifests/a.yaml")
 	})
-	if status, _, _ := condition(r.stored(other), v1alpha1.ConditionDegraded); status != "False" {
-		t.Error("another device is degraded")
-	}
+	r.eventually("another device is not degraded", func() bool {
+		status, _, _ := condition(r.stored(other), v1alpha1.ConditionDegraded)
+		return status == "False"
+	})
 }
 
 // A manifest that is broken when the server starts counts as it did before.

@@ -45,9 +45,9 @@ func (b *Backend) refresh(ctx context.Context, d edgeapi.Device) (*rendering, er
 		if err != nil {
 			return nil, err
 		}
-		if b.publish(d, next, epoch) {
+		if current := b.publish(d, next, epoch); current != nil {
 			b.tell(ctx, d)
-			return next, nil
+			return current, nil
 		}
 	}
 }
@@ -69,16 +69,20 @@ func renderDevice(ctx context.Context, c *catalog, device *v1alpha1.EdgeDevice, 
 	return next, nil
 }
 
-// publish makes a rendering the current one, unless something changed since.
-func (b *Backend) publish(d edgeapi.Device, r *rendering, epoch uint64) bool {
+// publish makes a rendering the current one and returns the one that is. Of two
+// that were made at once the first stays: a version has one time. Nil: something
+// changed since.
+func (b *Backend) publish(d edgeapi.Device, r *rendering, epoch uint64) *rendering {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	entry, ok := b.devices[d]
 	if !ok || entry.epoch != epoch {
-		return false
+		return nil
 	}
-	entry.rendered, entry.renderedEpoch = r, epoch
-	return true
+	if entry.rendered == nil || entry.renderedEpoch != epoch {
+		entry.rendered, entry.renderedEpoch = r, epoch
+	}
+	return entry.rendered
 }
 
 // merged returns the device that counts: the user's manifest says what is

@@ -24,11 +24,12 @@ import (
 func (b *Backend) Heartbeat(ctx context.Context, d edgeapi.Device, report protocol.Heartbeat) error {
 	now := time.Now()
 	err := b.update(ctx, d, func(object *v1alpha1.EdgeDevice) error {
-		fleet.Touch(object, now, b.cfg.SeenInterval)
+		before := fleet.Clone(object)
 		v := b.viewOf(d)
 		v.list(object, now)
 		fleet.TakeReport(object, report, now)
 		v.describe(object, now)
+		fleet.Calm(before, object, now, b.cfg.SeenInterval)
 		return nil
 	})
 	if err != nil {

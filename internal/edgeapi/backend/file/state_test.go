@@ -283,7 +283,10 @@ func TestHeartbeat(t *testing.T) {
 		Status: "up", Version: version,
 		Workloads: []protocol.WorkloadStatus{
 			{Name: "w2", Status: "Running", LastDataUpload: protocol.NewTime(upload)},
-			{Name: "w1", Status: "Created"},
+			{
+				Name: "w1", Status: "Created", Reason: "NotReady", Message: "no answer", DesiredDigest: "d2", AppliedDigest: "d1", Restarts: 3,
+				Since: protocol.NewTime(upload), Notes: []string{"n"}, Images: []protocol.WorkloadImage{{Container: "c", Reference: "img:1", ID: "i"}},
+			},
 			{Name: "leftover", Status: "Running"},
 		},
 		Upgrade: &protocol.UpgradeStatus{CurrentCommitID: "c1", LastUpgradeStatus: "succeeded"},
@@ -307,6 +310,10 @@ func TestHeartbeat(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"w1=Created false", "w2=Running true"}, list); diff != "" {
 		t.Error(diff)
+	}
+	if w := got.Status.Workloads[0]; w.Reason != "NotReady" || w.Message != "no answer" || w.DesiredDigest != "d2" || w.AppliedDigest != "d1" ||
+		w.Restarts != 3 || w.Since == nil || len(w.Notes) != 1 || len(w.Images) != 1 || w.Images[0].Reference != "img:1" {
+		t.Errorf("details: %+v", w)
 	}
 	if got.Labels[v1alpha1.LabelHostname] != "box-1.example" || got.Labels[v1alpha1.LabelCPUArchitecture] != "x86_64" {
 		t.Errorf("labels: %v", got.Labels)
@@ -356,6 +363,7 @@ func TestNothingIsWrittenWithoutAChange(t *testing.T) {
 	r.must(err)
 	for i := range 50 {
 		beat.Workloads[0], beat.Workloads[i%6] = beat.Workloads[i%6], beat.Workloads[0]
+		beat.Workloads[i%6].Restarts++ // goes with the next change
 		r.must(r.Heartbeat(ctx, d, beat))
 		r.message(d)
 		r.managed(d)

@@ -12,8 +12,6 @@ import (
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
-const reasonInvalidManifest = "InvalidManifest"
-
 // view is what the status of a device follows from, besides its reports.
 type view struct {
 	rendered *rendering // nil when the device was never rendered
@@ -34,7 +32,7 @@ func (b *Backend) viewOf(d edgeapi.Device) view {
 	for _, p := range b.catalog.problems {
 		if concerned, workload := p.concerns(self, entry.rendered.result); concerned {
 			v.problems = append(v.problems, render.Problem{
-				Workload: workload, Reason: reasonInvalidManifest, Message: p.text(),
+				Workload: workload, Reason: render.ReasonInvalidManifest, Message: p.text(),
 			})
 		}
 	}

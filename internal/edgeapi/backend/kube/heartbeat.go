@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
@@ -75,17 +74,14 @@ func (b *Backend) Heartbeat(ctx context.Context, name edgeapi.Device, report pro
 // taking returns the change of a device that a report is. Rendered may be nil.
 func (b *Backend) taking(report protocol.Heartbeat, rendered *rendering, runs []*v1alpha1.PlaybookExecution, now time.Time) func(*v1alpha1.EdgeDevice) error {
 	return func(object *v1alpha1.EdgeDevice) error {
-		before := object.Status
+		before := fleet.Clone(object)
 		fleet.TakeReport(object, report, now)
 		if rendered != nil {
 			fleet.Describe(object, rendered.version, rendered.problems, now)
+			fleet.Observe(object, rendered.version, rendered.generations)
 		}
 		takePlaybooks(object, runs, report.PlaybookExecutions, now)
-		interval := b.cfg.SeenInterval
-		if !equality.Semantic.DeepEqual(before, object.Status) {
-			interval = 0 // it is written anyway
-		}
-		fleet.Touch(object, now, interval)
+		fleet.Calm(before, object, now, b.cfg.SeenInterval)
 		return nil
 	}
 }

@@ -82,6 +82,44 @@ func TestDefect723SameReportIsNoWrite(t *testing.T) {
 	}
 }
 
+// What a device says of its workloads beyond flotta v0.2 is in their status;
+// counts and progress are no write of their own.
+func TestWorkloadDetails(t *testing.T) {
+	t.Parallel()
+	r := bareRig(t)
+	r.backend = r.run()
+	r.apply(strings.Replace(twoKeys, "deviceSelector: {matchLabels: {app: web}}", "device: dev1", 1))
+	d := r.device("dev1", nil)
+	r.patchStatus(d, `{"status":{"workloads":[{"name":"web"}]}}`)
+	r.until(d, "workload", func(m protocol.DeviceConfigurationMessage) bool { return len(m.Secrets) == 1 })
+	version, _ := r.configuration(d)
+	h := report(version.Version, "web=Deploying")
+	w := &h.Workloads[0]
+	w.Reason, w.Message, w.DesiredDigest = protocol.ReasonPulling, "pulling", "d1"
+	w.Since = protocol.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	w.Images = []protocol.WorkloadImage{{Container: "app", Reference: "img:1", ID: "sha256:1"}}
+	w.Notes = []string{"a note"}
+	r.heartbeat(d, h)
+	first := r.get(d)
+	got := first.Status.Workloads[0]
+	if got.Reason != "Pulling" || got.Message != "pulling" || got.DesiredDigest != "d1" || got.AppliedDigest != "" || got.Since == nil ||
+		len(got.Images) != 1 || len(got.Notes) != 1 || got.ObservedGeneration != 1 {
+		t.Errorf("status %+v", got)
+	}
+	for i := range 50 {
+		w.Message, w.Restarts = fmt.Sprint("pulled ", i), int64(i)
+		r.heartbeat(d, h)
+	}
+	if after := r.get(d); after.ResourceVersion != first.ResourceVersion {
+		t.Errorf("version %s became %s by progress", first.ResourceVersion, after.ResourceVersion)
+	}
+	w.Status, w.Reason, w.Message, w.AppliedDigest = "Running", "", "", "d1"
+	r.heartbeat(d, h)
+	if got = r.get(d).Status.Workloads[0]; got.Phase != "Running" || got.Reason != "" || got.AppliedDigest != "d1" || got.Restarts != 49 {
+		t.Errorf("status %+v", got)
+	}
+}
+
 // When a device was last heard of is written as often as that is wanted.
 func TestSeen(t *testing.T) {
 	t.Parallel()

@@ -8,8 +8,10 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -28,6 +30,12 @@ func TestHostileReport(t *testing.T) {
 		"texts":   {Status: huge, Version: huge, Upgrade: &protocol.UpgradeStatus{CurrentCommitID: huge, LastUpgradeStatus: "\xff\x00", LastUpgradeTime: huge}},
 		"workloads": {Status: "up", Workloads: append(make([]protocol.WorkloadStatus, 10_000),
 			protocol.WorkloadStatus{Name: "w1", Status: huge}, protocol.WorkloadStatus{Name: huge, Status: "Running"})},
+		"details": {Workloads: []protocol.WorkloadStatus{{
+			Name: "w1", Reason: huge, Message: "\x00\xff" + huge, DesiredDigest: huge, AppliedDigest: huge, Restarts: math.MinInt64,
+			Since:  protocol.Time{Time: time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)},
+			Images: slices.Repeat([]protocol.WorkloadImage{{Container: "\x1b", Reference: huge, ID: huge}}, 10),
+			Notes:  slices.Repeat([]string{huge, "\xff", ""}, 20),
+		}}},
 		"playbooks": {PlaybookExecutions: append(make([]protocol.PlaybookExecutionStatus, 10_000), protocol.PlaybookExecutionStatus{Name: huge, Status: huge})},
 		"hardware":  {Hardware: &protocol.HardwareInfo{Hostname: huge, CPU: &protocol.CPU{ModelName: huge, Flags: []string{huge}}}},
 		"numbers": {Hardware: &protocol.HardwareInfo{

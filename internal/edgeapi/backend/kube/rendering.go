@@ -28,6 +28,8 @@ type rendering struct {
 	problems []render.Problem
 	epoch    uint64 // of the device
 	pins     []pin
+	// generations are those of the workloads in it that could be rendered.
+	generations map[string]int64
 }
 
 // number returns the serial; 0 for nil.
@@ -134,6 +136,10 @@ func (b *Backend) render(ctx context.Context, now state) (*rendering, error) {
 		serial: b.renderings.Add(1),
 		json:   slices.Clip(result.JSON), version: shared(result.Version), at: time.Now(),
 		problems: append(result.Problems, r.denied()...), epoch: now.epoch, pins: slices.Clip(r.pins),
+		generations: r.generations,
+	}
+	for _, p := range next.problems {
+		delete(next.generations, p.Workload)
 	}
 	if last := now.rendered; last != nil && last.version == next.version {
 		next.at, next.json = last.at, last.json
@@ -160,6 +166,8 @@ type reader struct {
 	self    *v1alpha1.EdgeDevice
 	pins    []pin
 	refused []*reference
+	// generations are those of the workloads that were read.
+	generations map[string]int64
 }
 
 // pin pins an object once.
@@ -208,7 +216,12 @@ func (r *reader) EdgeDeviceSet(_ context.Context, namespace, name string) (*v1al
 
 // Workloads implements render.Reader.
 func (r *reader) Workloads(_ context.Context, d *v1alpha1.EdgeDevice) ([]v1alpha1.EdgeWorkload, error) {
-	return r.backend.workloads.of(d), nil
+	list := r.backend.workloads.of(d)
+	r.generations = make(map[string]int64, len(list))
+	for _, w := range list {
+		r.generations[w.Name] = w.Generation
+	}
+	return list, nil
 }
 
 // ConfigMap implements render.Reader.

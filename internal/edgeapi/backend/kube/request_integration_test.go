@@ -172,7 +172,13 @@ func TestPendingBound(t *testing.T) {
 	if err := r.admin.flotta.Get().Namespace("default").Resource(signedRequests).Do(t.Context()).Into(&list); err != nil {
 		t.Fatal(err)
 	}
-	r.backend = r.run(func(c *Config) { c.MaxPending = len(list.Items) + 30 })
+	waiting := 0
+	for i := range list.Items {
+		if requestOf(&list.Items[i]).waits() {
+			waiting++
+		}
+	}
+	r.backend = r.run(func(c *Config) { c.MaxPending = waiting + 30 })
 	refused := 0
 	for i := range 60 {
 		if _, err := r.enrol(r.unique(fmt.Sprintf("dev-%d", i))); err != nil {
