@@ -175,7 +175,8 @@ func TestDecodeStorage(t *testing.T) {
 		t.Errorf("no storage: %v, %v", s, err)
 	}
 	for want, change := range map[string]func(*protocol.S3StorageConfiguration){
-		"bucket_host is":                   func(s *protocol.S3StorageConfiguration) { s.BucketHost = "https://h" },
+		"bucket_host has a scheme":         func(s *protocol.S3StorageConfiguration) { s.BucketHost = "ftp://h" },
+		"bucket_host has a path":           func(s *protocol.S3StorageConfiguration) { s.BucketHost = "https://h/" },
 		"bucket_host is not":               func(s *protocol.S3StorageConfiguration) { s.BucketHost = "h:443" },
 		"bucket_host is not a":             func(s *protocol.S3StorageConfiguration) { s.BucketHost = "" },
 		"bucket_port":                      func(s *protocol.S3StorageConfiguration) { s.BucketPort = 70000 },
@@ -466,4 +467,35 @@ func FuzzYAML(f *testing.F) {
 			t.Errorf("canonical JSON %s reads back as %s, %v", out, again, err)
 		}
 	})
+}
+
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	for bytes, problems := range map[int64]int{0: 0, 1: 0, 1 << 62: 0, -1: 1} {
+		d, got := decodeWorkload(protocol.Workload{
+			Name: "a", Specification: "containers: []", Data: &protocol.DataConfiguration{QuotaBytes: bytes},
+		})
+		if d.QuotaBytes != max(bytes, 0) || len(got) != problems || d.Invalid != "" {
+			t.Errorf("%d bytes: quota %d, problems %v, invalid %q", bytes, d.QuotaBytes, got, d.Invalid)
+		}
+	}
+	// Another quota is another configuration.
+	text := func(quota string) []byte {
+		return []byte(`{"configuration":{},"workloads":[{"name":"a","specification":"containers: []","data":{"ingress":[],"egress":[]` + quota + `}}]}`)
+	}
+	var digests []string
+	for _, quota := range []string{"", `,"quota_bytes":5`} {
+		m, err := parse(text(quota))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := digest(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, sum)
+	}
+	if digests[0] == digests[1] {
+		t.Error("a quota does not change the digest")
+	}
 }

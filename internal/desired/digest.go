@@ -11,8 +11,12 @@ import (
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
-// withdrawnDigest is the digest of having been told to forget everything.
-const withdrawnDigest = "withdrawn"
+// Digests of having been told to forget everything: while there still is a
+// storage to deliver to, and then.
+const (
+	withdrawingDigest = "withdrawing"
+	withdrawnDigest   = "withdrawn"
+)
 
 // leavingPrefix sets the digest of a configuration that is only left to be
 // delivered apart from the same one in force.

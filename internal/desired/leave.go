@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/durable"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // ErrLeaving says that a configuration came while the device still clears away
@@ -42,22 +45,76 @@ func (s *Store) Leave() (began bool, err error) {
 }
 
 // Withdraw ends Leaving, on disk first: a State that is Withdrawn takes its
-// place, and the configuration with its secrets is gone from the disk.
+// place, all workloads are Retired, and nothing of the configuration is left on
+// the disk but the storage, for what they write until they have ended.
 func (s *Store) Withdraw() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Current().state.Withdrawn {
+	current := s.Current()
+	if current.state.Withdrawn {
 		return nil
 	}
-	if err := s.persist(record{Accepted: time.Now().UTC(), Withdrawn: true}); err != nil {
+	var r record
+	if err := durable.LoadDocument(s.path, documentKind, documentVersion, &r); err != nil {
+		r = record{} // Leave has said what that means
+	}
+	message := storageOnly(r.Message)
+	err := s.change(current.state, State{}, func() error {
+		return s.persist(record{Accepted: time.Now().UTC(), Withdrawn: true, Message: message})
+	})
+	if err != nil {
 		return err
 	}
-	s.replace(s.withdrawn())
+	s.replace(s.withdrawn(message))
 	return nil
 }
 
+// Relinquish ends the delivery of a device that is Withdrawn, on disk first: the
+// storage is gone, and the workloads that are not delivered leave the list. It
+// returns those; nobody touches their volumes any more.
+func (s *Store) Relinquish() ([]Retired, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.Current().state.Withdrawn {
+		return nil, nil
+	}
+	next := maps.Clone(s.retired)
+	maps.DeleteFunc(next, func(_ string, r retiredRecord) bool { return !r.Delivered })
+	kept := maps.Clone(s.retired)
+	maps.DeleteFunc(kept, func(_ string, r retiredRecord) bool { return r.Delivered })
+	if err := s.persistRetired(next); err != nil {
+		return nil, err
+	}
+	s.retired = next
+	if s.Current().state.Storage != nil {
+		if err := s.persist(record{Accepted: time.Now().UTC(), Withdrawn: true}); err != nil {
+			s.republish()
+			return kept.view(), err
+		}
+	}
+	s.replace(s.withdrawn(nil))
+	return kept.view(), nil
+}
+
+// storageOnly returns a message that configures nothing but the storage of raw;
+// nil when it has none.
+func storageOnly(raw json.RawMessage) json.RawMessage {
+	m, err := parse(raw)
+	if err != nil || m.Configuration.Storage == nil {
+		return nil
+	}
+	only, err := json.Marshal(protocol.DeviceConfigurationMessage{
+		DeviceID: m.DeviceID, Configuration: &protocol.DeviceConfiguration{Storage: m.Configuration.Storage},
+	})
+	if err != nil {
+		return nil
+	}
+	return only
+}
+
 // Forget ends Withdrawn: the device is as if it had never been told anything,
-// and Accept takes configurations again. Copies that were set aside go too.
+// and Accept takes configurations again. Copies that were set aside go too. The
+// list of retired workloads stays as long as there are any.
 func (s *Store) Forget() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +123,9 @@ func (s *Store) Forget() error {
 	}
 	// The asides first: as long as the file is there, a crash is made up for.
 	asides, err := filepath.Glob(s.path + ".corrupt-*")
-	for _, path := range asides {
+	more, moreErr := filepath.Glob(s.retiredPath + ".corrupt-*")
+	err = errors.Join(err, moreErr)
+	for _, path := range slices.Concat(asides, more) {
 		err = errors.Join(err, os.RemoveAll(path))
 	}
 	if err == nil {
@@ -94,12 +153,20 @@ func (s *Store) untold() *Snapshot {
 	return NewSnapshot(State{DeviceID: s.deviceID, Heartbeat: Heartbeat{Period: DefaultHeartbeatPeriod}}, "")
 }
 
-func (s *Store) withdrawn() *Snapshot {
-	return NewSnapshot(State{
+// withdrawn is the snapshot of a device that has nothing to run; message is nil
+// or says where to deliver.
+func (s *Store) withdrawn(message json.RawMessage) *Snapshot {
+	state := State{
 		DeviceID:  s.deviceID,
 		Heartbeat: Heartbeat{Period: DefaultHeartbeatPeriod},
 		Withdrawn: true,
-	}, withdrawnDigest)
+	}
+	digest := withdrawnDigest
+	if last := s.told(message); last.state.Storage != nil {
+		state.Storage = last.state.Storage
+		digest = withdrawingDigest
+	}
+	return NewSnapshot(state, digest)
 }
 
 func (s *Store) leaving(last *Snapshot) *Snapshot {

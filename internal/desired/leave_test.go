@@ -61,6 +61,9 @@ func TestStoreLeaves(t *testing.T) {
 	if err := os.WriteFile(path+".corrupt-1700000000", []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if kept, err := s.Relinquish(); err != nil || len(kept) != 1 || kept[0].Name != "a" {
+		t.Errorf("Relinquish = %+v, %v, want what was not delivered", kept, err)
+	}
 	for range 2 {
 		if err := s.Forget(); err != nil {
 			t.Fatal(err)

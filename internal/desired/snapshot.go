@@ -28,6 +28,10 @@ type State struct {
 	LogCollection map[string]protocol.LogsCollectionInformation
 	Mounts        []protocol.Mount
 
+	// Retired are the workloads that are desired no more while their volumes are
+	// kept, by name. None of them is in Workloads.
+	Retired []Retired
+
 	// Problems are the parts of the configuration that were left out because
 	// they make no sense, one sentence each, without any value in it. A device
 	// with problems is degraded; the rest of the configuration is in force.
@@ -38,8 +42,9 @@ type State struct {
 	// that what its workloads wrote is still to be delivered. Workloads and
 	// Storage say where to; nothing is started, changed or removed any more.
 	Leaving bool
-	// Withdrawn says that this is over: there is nothing to run and nothing to
-	// keep.
+	// Withdrawn says that there is nothing to run any more. As long as there is
+	// a Storage, what the workloads wrote last, when they were ended, is still
+	// on its way there.
 	Withdrawn bool
 }
 
@@ -56,8 +61,9 @@ type Heartbeat struct {
 
 // Storage is one S3 bucket.
 type Storage struct {
-	Host            string // without scheme
+	Host            string // without scheme; an IPv6 address without brackets
 	Port            int
+	PlainHTTP       bool // http instead of https
 	Bucket          string
 	Region          string
 	AccessKeyID     secret.Value
@@ -75,6 +81,7 @@ type Workload struct {
 	ConfigMaps  [][]byte // canonical JSON objects, by name: flotta v0.2 sends them in random order
 	Ingress     []protocol.DataPath
 	Egress      []protocol.DataPath
+	QuotaBytes  int64        // what its volume may hold after a download; 0: as the agent's settings say
 	AuthFile    secret.Value // docker config JSON
 	Metrics     *protocol.WorkloadMetrics
 	LogTarget   string
@@ -109,7 +116,8 @@ func NewSnapshot(state State, digest string) *Snapshot {
 func (s *Snapshot) State() State { return s.state }
 
 // Digest identifies the content, without its version: two snapshots of one
-// digest differ at most in State().Version, and a reconciler has nothing to do.
+// digest differ at most in State().Version and State().Retired, and a reconciler
+// of what is desired has nothing to do.
 // It is empty before the first configuration; the device was told nothing then,
 // and everything on it is left as it is.
 func (s *Snapshot) Digest() string { return s.digest }

@@ -5,15 +5,18 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/project-flotta/flotta-agent/internal/secret"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
-// defaultStoragePort is the port of https, which storage is always spoken to
-// with.
-const defaultStoragePort = 443
+// The ports of a storage that names none.
+const (
+	defaultHTTPSPort = 443
+	defaultHTTPPort  = 80
+)
 
 // decodeStorage returns the bucket s describes, nil when s is empty. The error
 // holds no value of s.
@@ -21,13 +24,19 @@ func decodeStorage(s protocol.S3StorageConfiguration) (*Storage, error) {
 	if s == (protocol.S3StorageConfiguration{}) {
 		return nil, nil //nolint:nilnil // nothing configured is no error
 	}
-	d := &Storage{Host: s.BucketHost, Port: int(s.BucketPort), Bucket: s.BucketName, Region: s.BucketRegion}
-	if d.Port == 0 {
-		d.Port = defaultStoragePort
+	d := &Storage{Port: int(s.BucketPort), Bucket: s.BucketName, Region: s.BucketRegion}
+	var err error
+	if d.Host, d.PlainHTTP, err = storageHost(s.BucketHost); err != nil {
+		return nil, err
 	}
 	switch {
-	case !validHost(d.Host):
-		return nil, errors.New("bucket_host is not a host name or address")
+	case d.Port != 0:
+	case d.PlainHTTP:
+		d.Port = defaultHTTPPort
+	default:
+		d.Port = defaultHTTPSPort
+	}
+	switch {
 	case d.Port < 0 || d.Port > 65535:
 		return nil, fmt.Errorf("bucket_port %d is not a port", d.Port)
 	case d.Bucket == "" || strings.ContainsAny(d.Bucket, "/?#\\ \t\r\n\x00"):
@@ -63,6 +72,32 @@ func decodeBase64(field, text string) ([]byte, error) {
 	return b, nil
 }
 
+// storageHost takes a bucket_host apart. Without a scheme it is https on every
+// port, also on 80, because flotta v0.2 speaks nothing else.
+func storageHost(text string) (host string, plainHTTP bool, err error) {
+	scheme, host, ok := strings.Cut(text, "://")
+	switch {
+	case !ok:
+		host = text
+	case strings.EqualFold(scheme, "http"):
+		plainHTTP = true
+	case !strings.EqualFold(scheme, "https"):
+		return "", false, errors.New("bucket_host has a scheme other than http and https")
+	}
+	if strings.Contains(host, "/") {
+		return "", false, errors.New("bucket_host has a path, which no bucket has")
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if host, ok = strings.CutSuffix(inner, "]"); !ok || !strings.Contains(host, ":") {
+			return "", false, errors.New("bucket_host is not a host name or address")
+		}
+	}
+	if !validHost(host) {
+		return "", false, errors.New("bucket_host is not a host name or address")
+	}
+	return host, plainHTTP, nil
+}
+
 // validHost reports whether host can be joined with a port to an address: no
 // scheme, user, port or path in it.
 func validHost(host string) bool {
@@ -75,6 +110,9 @@ func validHost(host string) bool {
 			return false
 		}
 	}
-	// A colon is only in an IPv6 address, which has at least two.
-	return strings.Count(host, ":") != 1
+	if strings.Contains(host, ":") {
+		_, err := netip.ParseAddr(host)
+		return err == nil
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,10 +48,11 @@ type Rejection struct {
 // Store keeps the desired state. Its methods may be called from any goroutine;
 // Current and Rejected never block on the disk.
 type Store struct {
-	path     string
-	deviceID string
-	log      *slog.Logger
-	writer   durable.Writer // faults for tests
+	path        string
+	retiredPath string
+	deviceID    string
+	log         *slog.Logger
+	writer      durable.Writer // faults for tests
 
 	current  atomic.Pointer[Snapshot]
 	rejected atomic.Pointer[Rejection]
@@ -59,28 +61,44 @@ type Store struct {
 	inForce *[sha256.Size]byte // sum of the message in force, nil when not known
 	refused *[sha256.Size]byte // sum of the message in rejected
 	unknown bool               // an unknown field was logged
+	retired retiredList        // as it is on disk; replaced, never changed
 }
 
 // Open loads the desired state from path, whose folder must exist. A file that
 // is damaged, that this version does not read, or that is for another device is
-// set aside with a log line, and the device starts as told nothing. The error
-// is one of reading the disk.
+// set aside with a log line, and the device starts as told nothing. The list of
+// retired workloads is kept beside it. The error is one of reading the disk.
 func Open(path, deviceID string, log *slog.Logger) (*Store, error) {
-	s := &Store{path: path, deviceID: deviceID, log: log}
+	s := &Store{
+		path: path, retiredPath: filepath.Join(filepath.Dir(path), retiredFile),
+		deviceID: deviceID, log: log, retired: retiredList{},
+	}
+	if err := s.loadRetired(); err != nil {
+		return nil, err
+	}
 	s.current.Store(s.untold())
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	s.settleRetired()
+	s.Current().state.Retired = s.retired.view() // nobody has seen it yet
+	return s, nil
+}
+
+func (s *Store) open() error {
 	err := s.load()
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist):
-		return s, nil
+		return nil
 	case errors.Is(err, durable.ErrCorrupt), errors.Is(err, durable.ErrVersion):
-		aside, aerr := durable.SetAside(path)
+		aside, aerr := durable.SetAside(s.path)
 		if aside == "" {
-			return nil, fmt.Errorf("open desired state: %w", errors.Join(err, aerr))
+			return fmt.Errorf("open desired state: %w", errors.Join(err, aerr))
 		}
-		log.Error("desired state unreadable, set aside", "path", path, "aside", aside, "err", err)
-		return s, nil
+		s.log.Error("desired state unreadable, set aside", "path", s.path, "aside", aside, "err", err)
+		return nil
 	default:
-		return nil, fmt.Errorf("open desired state: %w", err)
+		return fmt.Errorf("open desired state: %w", err)
 	}
 }
 
@@ -91,7 +109,7 @@ func (s *Store) load() error {
 	}
 	switch {
 	case r.Withdrawn:
-		s.current.Store(s.withdrawn())
+		s.current.Store(s.withdrawn(r.Message))
 		return nil
 	case r.Leaving:
 		s.current.Store(s.leaving(s.told(r.Message)))
@@ -147,7 +165,10 @@ func (s *Store) Accept(raw []byte) error {
 	}
 	s.logUnknown(raw)
 	if next.digest != s.Current().digest {
-		if err := s.persist(record{Accepted: time.Now().UTC(), Message: raw}); err != nil {
+		err := s.change(s.Current().state, next.state, func() error {
+			return s.persist(record{Accepted: time.Now().UTC(), Message: raw})
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -165,10 +186,12 @@ func (s *Store) persist(r record) error {
 }
 
 // publish replaces the snapshot in force, unless next says just the same. Only
-// called with mu held.
+// called with mu held; what is retired is filled in here.
 func (s *Store) publish(next *Snapshot) {
 	prev := s.Current()
-	if prev.digest == next.digest && prev.state.Version == next.state.Version {
+	next.state.Retired = s.retired.view()
+	if prev.digest == next.digest && prev.state.Version == next.state.Version &&
+		sameRetired(prev.state.Retired, next.state.Retired) {
 		return
 	}
 	s.current.Store(next)

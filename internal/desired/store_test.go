@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,8 +40,10 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		os.Exit(3)
 	}
-	s.writer.Fault = func(at durable.Step, _ string) error {
-		if string(at) == step {
+	passed := 0
+	s.writer.Fault = func(at durable.Step, file string) error {
+		passed++
+		if string(at) == step && file == path || strconv.Itoa(passed) == step {
 			die()
 		}
 		return nil
@@ -116,8 +119,8 @@ func TestStoreSameContentWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "desired.json"))
 	writes := 0
-	s.writer.Fault = func(at durable.Step, _ string) error {
-		if at == durable.StepCreate {
+	s.writer.Fault = func(at durable.Step, path string) error {
+		if at == durable.StepCreate && path == s.path {
 			writes++
 		}
 		return nil

@@ -28,6 +28,10 @@ func decodeWorkload(w protocol.Workload) (Workload, []string) {
 		d.Ingress, d.Egress = w.Data.Ingress, w.Data.Egress
 		problems = append(problems, pathProblems("ingress", w.Data.Ingress)...)
 		problems = append(problems, pathProblems("egress", w.Data.Egress)...)
+		if d.QuotaBytes = w.Data.QuotaBytes; d.QuotaBytes < 0 {
+			d.QuotaBytes = 0
+			problems = append(problems, "quota_bytes is negative")
+		}
 	}
 	if err := fillWorkload(&d, w); err != nil {
 		d.Invalid = err.Error()

@@ -215,6 +215,7 @@ func (r *Reporter) record(o outcome, err error, degraded []string) {
 		r.cfg.Log.Warn("heartbeat not delivered", "err", err)
 	case after.Err == "" && (before.Err != "" || before.LastSuccess.IsZero()):
 		r.cfg.Log.Info("heartbeat delivered")
+		r.cfg.Recovered()
 	}
 	if !slices.Equal(before.Degraded, degraded) {
 		r.cfg.Log.Info("device condition changed", "degraded", degraded)

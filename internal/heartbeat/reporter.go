@@ -67,6 +67,9 @@ type Config struct {
 	// Unauthorized is called when the control plane does not accept the device's
 	// certificate any more, once for each such answer. It must not block.
 	Unauthorized func()
+	// Recovered is called when the control plane is reached after it was not, also
+	// for the first time. It must not block.
+	Recovered func()
 	// Jitter varies a wait. Nil: by up to a tenth, either way.
 	Jitter func(time.Duration) time.Duration
 	Log    *slog.Logger // discards when nil
@@ -110,6 +113,9 @@ func New(cfg Config) (*Reporter, error) {
 	}
 	if cfg.Collect == nil {
 		cfg.Collect = func() Report { return Report{} }
+	}
+	if cfg.Recovered == nil {
+		cfg.Recovered = func() {}
 	}
 	if cfg.Unauthorized == nil {
 		cfg.Unauthorized = func() {}
@@ -206,7 +212,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 // wait returns when the next beat is due.
 func (r *Reporter) wait(ctx context.Context, p *pace, snap *desired.Snapshot, events <-chan struct{}) {
 	for {
-		timer := time.NewTimer(time.Until(p.due))
+		timer := time.NewTimer(max(1, time.Until(p.due)))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -43,7 +43,7 @@ func (d *Device) due(ctx context.Context, current *pair) bool {
 	if d.cfg.Held() {
 		wait = d.cfg.Retry
 	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(max(1, wait))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -88,7 +88,7 @@ func TestSendTellsUndeliveredFromUnknown(t *testing.T) {
 	}
 	startFake(t, f)
 	within(t, "connection", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := w.Send(ctx, message)
 		return err != nil && !isUnavailable(err)

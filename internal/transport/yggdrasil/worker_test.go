@@ -227,8 +227,8 @@ func TestRegistersWithTheNextYggd(t *testing.T) {
 func TestOrphan(t *testing.T) {
 	t.Parallel()
 	socket := newSocket(t)
-	newWorker := func(parent int) *Worker {
-		w, err := New(Config{SocketAddr: "unix:" + socket, Log: slog.New(slog.DiscardHandler), OrphanGrace: 100 * time.Millisecond})
+	newWorker := func(parent int, grace time.Duration) *Worker {
+		w, err := New(Config{SocketAddr: "unix:" + socket, Log: slog.New(slog.DiscardHandler), OrphanGrace: grace})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,12 +239,12 @@ func TestOrphan(t *testing.T) {
 	const gone = 1 << 30 // no process has this id
 
 	// Its yggd died before anything answered.
-	if err := newWorker(gone).Run(t.Context(), &recorder{}); !errors.Is(err, ErrOrphaned) {
+	if err := newWorker(gone, 100*time.Millisecond).Run(t.Context(), &recorder{}); !errors.Is(err, ErrOrphaned) {
 		t.Errorf("Run = %v, want ErrOrphaned", err)
 	}
 	// Its yggd served it, and died.
 	f := startFake(t, &fakeYggd{socket: socket})
-	w := newWorker(os.Getpid()) // the fake is this process: the worker takes it for its parent
+	w := newWorker(os.Getpid(), 2*time.Second) // the fake is this process: the worker takes it for its parent
 	done := make(chan error, 1)
 	go func() { done <- w.Run(t.Context(), &recorder{}) }()
 	within(t, "registration", func() bool { return f.registered() != "" })
@@ -254,7 +254,7 @@ func TestOrphan(t *testing.T) {
 	}
 	// Started by something else than the yggd it worked for: it waits.
 	f = startFake(t, &fakeYggd{socket: socket})
-	w = newWorker(gone)
+	w = newWorker(gone, 2*time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { done <- w.Run(ctx, &recorder{}) }()
 	within(t, "registration", func() bool { return f.registered() != "" })
@@ -262,7 +262,7 @@ func TestOrphan(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Errorf("Run ended: %v", err)
-	case <-time.After(time.Second):
+	case <-time.After(4 * time.Second): // well beyond the grace
 	}
 	cancel()
 	if err := <-done; err != nil {

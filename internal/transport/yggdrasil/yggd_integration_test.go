@@ -58,6 +58,8 @@ func TestYggdStartsTheWorker(t *testing.T) {
 	if got, want := lines(t, dir, "reply")[0], `[200,null]`; got != want {
 		t.Errorf("reply = %s, want %s", got, want)
 	}
+	// What comes before that, yggd drops.
+	eventually(t, "yggd knows the worker", func() bool { return strings.Count(d.Log(), "worker registered") == 1 })
 	server.Queue(configurationMessage(1))
 	eventually(t, "configuration received", func() bool { return len(lines(t, dir, "received")) == 1 })
 
@@ -70,6 +72,7 @@ func TestYggdStartsTheWorker(t *testing.T) {
 	}
 	d.Start()
 	eventually(t, "new worker registered", func() bool { return len(lines(t, dir, "settings")) == 2 })
+	eventually(t, "yggd knows the new worker", func() bool { return strings.Count(d.Log(), "worker registered") == 2 })
 	server.Queue(configurationMessage(2))
 	eventually(t, "configuration received by the new worker", func() bool { return len(lines(t, dir, "received")) == 2 })
 	if now := d.WorkerPID(); now == orphan {
