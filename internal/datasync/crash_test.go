@@ -59,6 +59,7 @@ func crashChild(path string) {
 		panic(err)
 	}
 	engine.recordBatch = 16
+	engine.space.checkpoint = 1 << 20
 	if err := engine.Run(context.Background()); err != nil {
 		panic(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/datasync/s3"
 )
@@ -96,4 +97,57 @@ func same(ctx context.Context, store Store, key, etag string, c content) (s3.Obj
 		return o, false, fmt.Errorf("compare object: %w", err)
 	}
 	return o, o.Size == c.size && bytes.Equal(o.SHA256, c.sha256[:]), nil
+}
+
+// alreadyThere reports whether the object has this content, and its ETag.
+func (r *egressRun) alreadyThere(ctx context.Context, op egressOp, c content) (string, bool, error) {
+	switch {
+	case op.Kind != opCompare:
+		return "", false, nil
+	case op.Known != nil:
+		if op.Known.SHA256 != c.sha256 || op.Known.Size != c.size {
+			return "", false, nil
+		}
+		if racyOnly(op.Known.fingerprint, op.Entry.fingerprint) {
+			return op.Known.ETag, true, nil
+		}
+		return r.stillThere(ctx, op)
+	}
+	o, ok, err := same(ctx, r.store, op.Key, op.Hint.ETag, c)
+	return o.ETag, ok, err
+}
+
+// stillThere asks the store for what is recorded of a file whose content is as
+// recorded again: something else may have arrived there in between, and the
+// answer, or the process, got lost before it was recorded.
+func (r *egressRun) stillThere(ctx context.Context, op egressOp) (string, bool, error) {
+	o, err := r.store.Head(ctx, op.Key)
+	if errors.Is(err, s3.ErrNotFound) || errors.Is(err, s3.ErrDenied) {
+		return "", false, nil // then it is sent
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("compare object: %w", err)
+	}
+	return o.ETag, o.ETag == op.Known.ETag && o.Size == op.Known.Size, nil
+}
+
+// unchanged reports whether an open file still is what it was.
+func unchanged(f *os.File, before entry) bool {
+	after, err := fstat(f, before.Path)
+	return err == nil && after.fingerprint == before.fingerprint
+}
+
+// clockTick is no less than the steps in which file systems count time: a file
+// that changed within it can change again without its times showing that.
+const clockTick = 20 * time.Millisecond
+
+// racyOnly reports whether a file is compared only because it was racy when it
+// was recorded: nothing was written to it long enough to be sent in between.
+func racyOnly(known, now fingerprint) bool {
+	now.CTime = 0
+	return known == now
+}
+
+func racy(f fingerprint, opened time.Time) bool {
+	return opened.Sub(time.Unix(0, f.CTime)) < clockTick
 }

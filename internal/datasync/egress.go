@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
-	"os"
 	"path"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/project-flotta/flotta-agent/internal/datasync/s3"
 )
 
-// egressRun is one cycle over one route.
+// egressRun is one cycle over one route. Large uploads outlive it.
 type egressRun struct {
 	*cycle
 
@@ -22,63 +18,111 @@ type egressRun struct {
 	id     string
 	volume volume
 	rec    *recorder
-	hits   int // files seen that have a record
+	out    *outflow
+	moment uint64 // marks that are newer are for the next cycle
+	hits   int    // files seen that have a record
+	name   []byte // scratch
 }
 
-// egress sends what changed in one folder. It makes no request when nothing did.
+// egress sends what changed in one folder. When nothing did it asks neither the
+// file system about files, nor the index, nor the store.
 func (c *cycle) egress(ctx context.Context, r route) error {
+	c.engine.watch.drain() // what happened until now is for this cycle
+	o := c.outflow(r)
+	defer o.tally(c)
 	v, err := openVolume(c.engine.cfg.VolumesDir, c.key.workload)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the workload did not run yet
-	}
 	if err != nil {
+		o.marks.touchAll()
+		if errors.Is(err, fs.ErrNotExist) {
+			o.forgetOdd("")
+			return nil // the workload did not run yet
+		}
 		return err
 	}
-	defer v.close()
-	id := routeID(c.key.workload, egress, c.storeID, r)
-	run := &egressRun{cycle: c, route: r, id: id, volume: v}
-	run.rec = newRecorder(c, id)
-	recorded := c.index.count(id)
+	run := &egressRun{cycle: c, route: r, id: routeID(c.key.workload, egress, c.storeID, r), volume: v, out: o}
+	if err := run.prepare(ctx); err != nil {
+		v.close()
+		return err
+	}
+	all := run.walkDue()
+	var paths []string
+	if !all {
+		paths, run.moment = o.marks.begin()
+		if len(paths)+len(o.blind) == 0 {
+			v.close()
+			return nil
+		}
+	}
+	return run.cycleOver(ctx, all, paths)
+}
 
-	pool, poolCtx := errgroup.WithContext(ctx)
-	pool.SetLimit(c.engine.cfg.Transfers)
-	scanErr := v.walk(ctx, r.local, func(batch []entry) error {
-		ops, err := run.plan(ctx, batch)
-		if err != nil {
+// prepare does what comes before anything is taken from the marks, because a
+// failure ends the cycle.
+func (r *egressRun) prepare(ctx context.Context) error {
+	if !r.out.begun {
+		if err := r.index.forgetHints(r.id); err != nil {
 			return err
 		}
-		for _, op := range ops {
-			run.dispatch(poolCtx, pool, op)
-		}
-		return ctx.Err()
-	}, func(path string, err error) { run.unreadable(path, err) })
-	_ = pool.Wait() // items report their own failures
-	run.rec.close()
-	if scanErr != nil || ctx.Err() != nil {
-		return scanErr
+		r.out.begun = true
 	}
-	if err := c.sweep(v, id, recorded-run.hits); err != nil {
+	return r.auditIfDue(ctx)
+}
+
+// cycleOver looks, sends and records.
+func (r *egressRun) cycleOver(ctx context.Context, all bool, paths []string) error {
+	limit := r.out.limit
+	r.rec = newRecorder(r.cycle, r.id)
+	r.rec.failed = func(err error) {
+		r.out.marks.touchAll() // nobody knows which files that were
+		r.fail("index", err)
+	}
+	leave := r.hold(r.volume, r.rec)
+	defer leave()
+	recorded := r.index.count(r.id)
+	all, err := r.scan(ctx, all, paths)
+	r.join(ctx, r.rec)
+	r.tellBlind(limit)
+	if err != nil || ctx.Err() != nil {
+		r.countMarks()
 		return err
 	}
-	if c.failed == 0 && len(c.waiting) == 0 {
-		return c.index.dropHints(id)
+	if all {
+		if err := r.sweep(r.volume, r.id, recorded-r.hits); err != nil {
+			r.out.marks.touchAll()
+			return err
+		}
+		r.tidyUploads(ctx)
+	}
+	if (all || r.out.hinted) && r.quiet() {
+		r.out.hinted = false
+		return r.index.dropAllHints(r.id)
 	}
 	return nil
 }
 
-// unreadable notes a folder or name that could not be looked at.
-func (r *egressRun) unreadable(name string, err error) {
-	if errors.Is(err, errTooLong) {
-		r.count(&r.refused, 1)
+// countMarks counts the files that a cycle which gave up could not get at.
+func (r *egressRun) countMarks() {
+	n := int64(r.out.marks.count())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending += max(0, n-r.failed-r.pending)
+}
+
+// missed notes a folder or name that could not be looked at.
+func (r *egressRun) missed(name string, err error) {
+	switch {
+	case errors.Is(err, errTooLong):
+		r.out.strange(name, oddRefused)
 		r.report.once(reasonFileRefused, name, "the path "+err.Error())
-		return
-	}
-	if isEscape(err) {
-		r.count(&r.skipped, 1)
+	case isEscape(err):
+		r.out.strange(name, oddSkipped)
 		r.report.once(reasonFileSkipped, name, "leads out of the volume")
+	default:
+		r.out.marks.hold(name, r.moment)
+		r.fail(name, err)
 		return
 	}
-	r.fail(name, err)
+	r.out.marks.done(name, r.moment)
 }
 
 // isEscape reports whether os.Root refused a path because a link in it leads out
@@ -104,10 +148,15 @@ func (r *egressRun) plan(ctx context.Context, batch []entry) ([]egressOp, error)
 // planOnce reads the index for a batch; fresh says that a file without a record
 // is to be sent.
 func (r *egressRun) planOnce(batch []entry) (ops []egressOp, hits int, fresh bool, err error) {
-	s := settle{rest: r.engine.cfg.Settle, atMost: settleAtMost}
+	s := r.settling()
 	err = r.index.view(r.id, func(v indexView) error {
 		for _, e := range batch {
 			if isTemp(path.Base(e.Path)) {
+				continue
+			}
+			if e.Kind == kindRegular && v.has(&r.name, e) { // as nearly all of them
+				hits++
+				r.settled(e.Path)
 				continue
 			}
 			var known *record
@@ -115,42 +164,26 @@ func (r *egressRun) planOnce(batch []entry) (ops []egressOp, hits int, fresh boo
 			if rec, ok := v.record(e.Path); ok {
 				known = &rec
 				hits++
+			}
+			if v.hints == nil {
+				// The bucket was not listed, or nothing is left of that.
 			} else if key, keyErr := objectKey(r.route.prefix, within(r.route.local, e.Path)); keyErr == nil {
 				if h, ok := v.hint(key); ok {
 					hinted = &h
 				}
 			}
-			op := planEgress(r.route, e, known, hinted, r.now, r.group.waiting[e.Path], s)
+			since := r.group.waiting[e.Path]
+			op := planEgress(r.route, e, known, hinted, r.now, since, s)
+			if (op.Kind == opTransfer || op.Kind == opCompare) && s.mayBeWritten(r.now, e.changed(), since) &&
+				r.volume.beingWritten(e.Path) {
+				op.Kind = opWait
+			}
 			fresh = fresh || known == nil && (op.Kind == opTransfer || op.Kind == opCompare)
 			ops = append(ops, op)
 		}
 		return nil
 	})
 	return ops, hits, fresh, err
-}
-
-// seed lists the bucket once for a route that the index knows nothing of.
-func (r *egressRun) seed(ctx context.Context) error {
-	err := r.store.List(ctx, listPrefix(r.route), func(page []s3.Object) error {
-		hints := make(map[string]hint, len(page))
-		for _, o := range page {
-			if _, err := relPath(r.route.prefix, o.Key); err == nil {
-				hints[o.Key] = hint{Size: o.Size, ETag: o.ETag}
-			}
-		}
-		return r.index.putHints(r.id, hints)
-	})
-	switch {
-	case err == nil:
-		r.worked()
-	case errors.Is(err, s3.ErrDenied):
-		// Credentials that may only write are reasonable for a device.
-		r.log.Warn("list bucket denied; what it holds is sent again", slog.Any("err", err))
-	default:
-		r.surrender(err)
-		return err
-	}
-	return r.index.setSeeded(r.id)
 }
 
 func listPrefix(r route) string {
@@ -160,17 +193,24 @@ func listPrefix(r route) string {
 	return r.prefix + "/"
 }
 
-// dispatch hands an operation to the pool or settles it at once.
-func (r *egressRun) dispatch(ctx context.Context, pool *errgroup.Group, op egressOp) {
+// dispatch has an operation made, or settles it at once. A file stays marked
+// until nothing is left to do for it.
+func (r *egressRun) dispatch(ctx context.Context, op egressOp) {
 	name := op.Entry.Path
+	if op.Kind != opNone {
+		r.linked(op.Entry)
+	}
 	switch op.Kind {
 	case opNone:
+		r.settled(name)
 	case opSkip:
-		r.skip(name, op.Entry.Kind)
+		r.skipFile(name, op.Entry.Kind)
 	case opRefuse:
-		r.count(&r.refused, 1)
+		r.out.strange(name, oddRefused)
+		r.out.marks.done(name, r.moment)
 		r.report.once(reasonFileRefused, name, "the name "+op.Why.Error())
 	case opWait:
+		r.out.marks.hold(name, r.moment)
 		since := r.group.waiting[name]
 		if since.IsZero() {
 			since = r.now
@@ -178,21 +218,37 @@ func (r *egressRun) dispatch(ctx context.Context, pool *errgroup.Group, op egres
 		r.waiting[name] = since
 		r.count(&r.pending, 1)
 	case opCompare, opTransfer:
+		r.out.marks.hold(name, r.moment)
 		if !r.due(name) || ctx.Err() != nil {
 			return
 		}
-		r.expect(1)
-		pool.Go(func() error {
-			defer r.expect(-1)
-			release, err := r.slot(ctx)
-			if err != nil {
-				return nil //nolint:nilerr // the cycle ends, which is no failure of the file.
-			}
-			defer release()
-			r.settleItem(ctx, name, r.send(ctx, op))
-			return nil
+		r.launch(ctx, launched{
+			path: name, size: op.Entry.Size, changed: op.Entry.changed(),
+			do: func(ctx context.Context, moved func(int64)) error { return r.send(ctx, op, moved) },
+			settle: func(ctx context.Context, err error) {
+				r.settleItem(ctx, name, err)
+				switch {
+				case err == nil:
+					r.settled(name)
+				case errors.Is(err, errNotRegular):
+					r.out.marks.touch([]byte(name)) // whatever it is by now
+				}
+			},
 		})
 	}
+}
+
+// settled notes that nothing is left to do for a file.
+func (r *egressRun) settled(name string) {
+	r.out.forgetOdd(name)
+	r.out.marks.done(name, r.moment)
+}
+
+// skipFile notes something that is no file.
+func (r *egressRun) skipFile(name string, kind fileKind) {
+	r.out.strange(name, oddSkipped)
+	r.out.marks.done(name, r.moment)
+	r.report.once(reasonFileSkipped, name, "is a "+kind.String())
 }
 
 func (c *cycle) skip(name string, kind fileKind) {
@@ -202,7 +258,7 @@ func (c *cycle) skip(name string, kind fileKind) {
 
 // due reports whether an item that failed before may be tried again.
 func (c *cycle) due(name string) bool {
-	if c.retries.due(name, c.now) {
+	if c.ask.eager || c.retries.due(name, c.now) {
 		return true
 	}
 	c.mu.Lock()
@@ -244,7 +300,7 @@ const maxUnstable = 3
 
 // send brings one file into the bucket, and records it if it is what it was when
 // it was opened.
-func (r *egressRun) send(ctx context.Context, op egressOp) error {
+func (r *egressRun) send(ctx context.Context, op egressOp, moved func(bytes int64)) error {
 	name := op.Entry.Path
 	f, e, err := r.volume.openRegular(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -254,14 +310,15 @@ func (r *egressRun) send(ctx context.Context, op egressOp) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read only.
-	opened := time.Now()
+	opened, writer := time.Now(), hasWriter(f)
 	c, err := readContent(ctx, f, e.Size, op.Hint != nil)
 	if err != nil {
 		return err
 	}
 	rec := record{fingerprint: e.fingerprint, SHA256: c.sha256, When: opened.Unix()}
-	if racy(e.fingerprint, opened) {
-		rec.CTime = 0 // so that the next cycle compares the content
+	// What is written through a mapping need not show in the times.
+	if writer || racy(e.fingerprint, opened) {
+		rec.CTime = 0 // so that the next look compares the content
 	}
 	if etag, ok, err := r.alreadyThere(ctx, op, c); err != nil || ok {
 		if err == nil && unchanged(f, e) {
@@ -273,11 +330,18 @@ func (r *egressRun) send(ctx context.Context, op egressOp) error {
 	u := s3.Upload{
 		Key: op.Key, Body: c.body, Size: e.Size,
 		MTime: time.Unix(0, e.MTime), Mode: e.Mode, SHA256: c.sha256[:],
+		Moved: r.engine.paced(ctx, egress, moved), Piece: r.engine.limits.piece(),
 	}
-	if r.retries.failures(name) >= maxUnstable {
+	if r.retries.changes(name) >= maxUnstable {
 		u.SHA256 = nil
 	}
-	if rec.ETag, err = r.store.Put(ctx, u); err != nil {
+	if op.Hint != nil {
+		// From now on the bucket may hold something else than was listed.
+		if err := r.index.dropHint(r.id, op.Key); err != nil {
+			return err
+		}
+	}
+	if rec.ETag, err = r.put(ctx, f, e, u); err != nil {
 		if ctx.Err() == nil && !unchanged(f, e) {
 			return errChanged
 		}
@@ -287,37 +351,16 @@ func (r *egressRun) send(ctx context.Context, op egressOp) error {
 	r.worked()
 	r.transferred(e.Size)
 	r.engine.ledger.uploaded(r.key.workload, now)
-	if !unchanged(f, e) {
+	// A folder above it may have been replaced as well.
+	there, err := r.volume.lstat(name)
+	if err == nil && there.Kind == kindAbsent {
+		return nil // gone again
+	}
+	if err != nil || there.fingerprint != e.fingerprint || !unchanged(f, e) {
 		return errChanged
 	}
 	r.rec.add(name, rec, now)
 	return nil
-}
-
-// alreadyThere reports whether the object has this content, and its ETag.
-func (r *egressRun) alreadyThere(ctx context.Context, op egressOp, c content) (string, bool, error) {
-	switch {
-	case op.Kind != opCompare:
-		return "", false, nil
-	case op.Known != nil:
-		return op.Known.ETag, op.Known.SHA256 == c.sha256 && op.Known.Size == c.size, nil
-	}
-	o, ok, err := same(ctx, r.store, op.Key, op.Hint.ETag, c)
-	return o.ETag, ok, err
-}
-
-// unchanged reports whether an open file still is what it was.
-func unchanged(f *os.File, before entry) bool {
-	after, err := fstat(f, before.Path)
-	return err == nil && after.fingerprint == before.fingerprint
-}
-
-// clockTick is no less than the steps in which file systems count time: a file
-// that changed within it can change again without its times showing that.
-const clockTick = 20 * time.Millisecond
-
-func racy(f fingerprint, opened time.Time) bool {
-	return opened.Sub(f.changed()) < clockTick
 }
 
 // sweep forgets the files that the device has no more, when the index holds

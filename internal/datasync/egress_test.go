@@ -1,6 +1,7 @@
 package datasync
 
 import (
+	"crypto/md5"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,7 +80,7 @@ func TestEgressComparesMoreThanSizeAndTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mustSync(egress)
-	if r := store.taken(); len(r) != 0 {
+	if r := store.taken(); len(r) != 1 || r[0] != "Head up/f" {
 		t.Errorf("equal content in a new file requests %q", r)
 	}
 }
@@ -325,5 +326,95 @@ func TestReportsAreBounded(t *testing.T) {
 	b.mustSync(egress)
 	if n := b.reported(reasonFileSkipped, ""); n != maxReports+1 {
 		t.Errorf("%d events", n)
+	}
+}
+
+// TestLostIndexOfAllKindsOfFiles has objects whose ETag tells nothing, files
+// without content, and files that were touched.
+func TestLostIndexOfAllKindsOfFiles(t *testing.T) {
+	t.Parallel()
+	store := newMemStore()
+	b := newBench(t, store, paths(up(), nil), nil)
+	b.write("out/empty", "")
+	b.write("out/touched", "1")
+	b.write("out/parts", "22")
+	b.write("out/plain", "333")
+	b.write("out/bare", "4444")
+	b.write("out/foreign", "55555")
+	b.mustSync(egress)
+	b.mustSync(egress)
+	store.mu.Lock()
+	o := store.objects["up/parts"]
+	o.ETag = "0123456789abcdef0123456789abcdef-2"
+	store.objects["up/parts"] = o
+	o = store.objects["up/bare"] // stored by something that keeps no digest
+	o.SHA256 = nil
+	store.objects["up/bare"] = o
+	o = store.objects["up/foreign"] // neither: it is not known to be the same
+	o.SHA256, o.ETag = nil, "0123456789abcdef0123456789abcdef-3"
+	store.objects["up/foreign"] = o
+	store.mu.Unlock()
+	b.stop()
+	if err := os.Remove(b.engine.cfg.IndexPath); err != nil {
+		t.Fatal(err)
+	}
+	future := time.Now().Add(time.Hour)
+	if err := os.Chtimes(b.path("out/touched"), future, future); err != nil {
+		t.Fatal(err)
+	}
+	store.taken()
+	b.start(b.engine.cfg)
+	b.mustSync(egress)
+	requests := map[string]int{}
+	for _, r := range store.taken() {
+		op, key, _ := strings.Cut(r, " ")
+		requests[op]++
+		if op == "Put" && key != "up/foreign" {
+			t.Error(r)
+		}
+	}
+	if requests["Head"] > 2 || requests["Put"] != 1 {
+		t.Errorf("requests %v", requests)
+	}
+}
+
+// TestUploadWhoseAnswerWasLost has another content in the bucket than is recorded:
+// it arrived, and the process was killed before it learned of that.
+func TestUploadWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	store := newMemStore()
+	b := newBench(t, store, paths(up(), nil), nil)
+	b.write("out/f", "a")
+	b.mustSync(egress)
+	store.set("up/f", []byte("b"), s3.Upload{})
+	later := time.Now().Add(time.Minute)
+	if err := os.Chtimes(b.path("out/f"), later, later); err != nil { // it was b in between
+		t.Fatal(err)
+	}
+	b.mustSync(egress)
+	if got := store.contents()["up/f"]; got != "a" {
+		t.Errorf("object is %q", got)
+	}
+}
+
+// TestHintsOfAnEarlierRun: an index that was put back, or one of a device that
+// was off for long, says of the bucket what is not so any more.
+func TestHintsOfAnEarlierRun(t *testing.T) {
+	t.Parallel()
+	store := newMemStore()
+	b := newBench(t, store, paths(up(), nil), nil)
+	b.write("out/f", "a")
+	b.mustSync(egress)
+	b.engine.mu.Lock()
+	g := b.engine.groups[groupKey{testWorkload, egress}]
+	b.engine.mu.Unlock()
+	id := routeID(testWorkload, egress, g.storeID, g.routes[0])
+	b.must(g.index.forget(id, []string{"out/f"}))
+	b.must(g.index.putHints(id, map[string]hint{"up/f": {Size: 1, ETag: fmt.Sprintf("%x", md5.Sum([]byte("a")))}}))
+	store.set("up/f", []byte("b"), s3.Upload{})
+	b.restart()
+	b.mustSync(egress)
+	if got := store.contents()["up/f"]; got != "a" {
+		t.Errorf("object is %q", got)
 	}
 }

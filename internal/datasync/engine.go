@@ -36,9 +36,22 @@ type Config struct {
 	// ReserveBytes stay free on the disk of the volumes; 0: a tenth of it, or
 	// 1 GiB if that is less; negative: nothing stays free.
 	ReserveBytes int64
+	// ReserveShare is the part of the disk that stays free instead, above 0 and
+	// below 1; it counts when ReserveBytes is 0. 0: not set.
+	ReserveShare float64
 	// Settle is how long a file has to rest before it is sent; 0: 1 s;
 	// negative: not at all. A file that never rests is sent every minute.
 	Settle time.Duration
+	// Walk is how often whole volumes are looked at, for changes that no
+	// notification told of; 0: 15 min, negative: in every cycle.
+	Walk time.Duration
+	// Audit is how often the bucket is listed for what vanished from it; 0: a
+	// day, negative: never.
+	Audit time.Duration
+	// Quota bounds what a volume may hold after a download; 0: no bound.
+	Quota int64
+	// Rates bound the bandwidth of all transfers together, by the time of day.
+	Rates Timetable
 	// Transfers bounds how many files travel at once; 0: 8.
 	Transfers int
 	// Open connects to a bucket without any I/O; nil: to S3.
@@ -48,12 +61,16 @@ type Config struct {
 	// Event is told what happened; it may be called from any goroutine and
 	// must not block; nil: nobody is.
 	Event func(protocol.EventInfo)
+
+	zone func() *time.Location // the device's, but for tests
 }
 
 const (
 	defaultInterval  = 15 * time.Second
 	defaultSettle    = time.Second
 	defaultTransfers = 8
+	defaultWalk      = 15 * time.Minute
+	defaultAudit     = 24 * time.Hour
 	settleAtMost     = 60 * time.Second
 )
 
@@ -64,6 +81,12 @@ func (c Config) withDefaults() Config {
 	if c.Settle == 0 {
 		c.Settle = defaultSettle
 	}
+	if c.Walk == 0 {
+		c.Walk = defaultWalk
+	}
+	if c.Audit == 0 {
+		c.Audit = defaultAudit
+	}
 	if c.Transfers == 0 {
 		c.Transfers = defaultTransfers
 	}
@@ -72,6 +95,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.zone == nil {
+		c.zone = localZone()
 	}
 	if c.Event == nil {
 		c.Event = func(protocol.EventInfo) {}
@@ -93,6 +119,9 @@ func (c Config) Validate() error {
 	case c.Transfers < 0:
 		return errors.New("datasync config: Transfers is negative")
 	}
+	if err := c.Rates.validate(); err != nil {
+		return fmt.Errorf("datasync config: Rates: %w", err)
+	}
 	return nil
 }
 
@@ -100,9 +129,11 @@ func (c Config) Validate() error {
 type Engine struct {
 	cfg     Config
 	desired source
-	slots   chan struct{} // one for each transfer under way
+	lanes   *lanes
+	limits  *limits
 	ledger  *ledger
 	space   space
+	watch   *watcher
 	// recordBatch is how many transfers are recorded at once.
 	recordBatch int
 
@@ -121,9 +152,11 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{
 		cfg:     cfg,
 		desired: cfg.Desired,
-		slots:   make(chan struct{}, cfg.Transfers),
+		lanes:   newLanes(cfg.Transfers),
+		limits:  newLimits(cfg.Rates, cfg.zone),
 		ledger:  newLedger(),
-		space:   space{reserve: cfg.ReserveBytes},
+		space:   space{reserve: cfg.ReserveBytes, share: cfg.ReserveShare},
+		watch:   newWatcher(),
 		groups:  map[groupKey]*group{},
 		follow:  make(chan struct{}),
 
@@ -133,38 +166,10 @@ func New(cfg Config) (*Engine, error) {
 
 // Status returns what was done and what there is to do. It never blocks for
 // long and may be called at any time.
-func (e *Engine) Status() Status { return e.ledger.snapshot() }
-
-// ErrNotSynced says that a workload has no data path to synchronise now.
-var ErrNotSynced = errors.New("workload has nothing to synchronise")
-
-// SyncNow runs one cycle of the workload's egress and waits for its end: what
-// had settled by then is in the bucket when it returns nil.
-func (e *Engine) SyncNow(ctx context.Context, workload string) error {
-	return e.syncNow(ctx, groupKey{workload, egress})
-}
-
-func (e *Engine) syncNow(ctx context.Context, key groupKey) error {
-	e.mu.Lock()
-	g := e.groups[key]
-	e.mu.Unlock()
-	if g == nil {
-		return fmt.Errorf("sync workload %s: %w", key.workload, ErrNotSynced)
-	}
-	done := make(chan error, 1)
-	select {
-	case g.kick <- done:
-	case <-g.stopped:
-		return fmt.Errorf("sync workload %s: %w", key.workload, ErrNotSynced)
-	case <-ctx.Done():
-		return fmt.Errorf("sync workload %s: %w", key.workload, ctx.Err())
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("sync workload %s: %w", key.workload, ctx.Err())
-	}
+func (e *Engine) Status() Status {
+	s := e.ledger.snapshot()
+	e.lanes.fill(&s)
+	return s
 }
 
 // Run synchronises until ctx ends and then returns nil. The only error it
@@ -179,11 +184,18 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.cfg.Log.Error("close sync index", slog.Any("err", err))
 		}
 	}()
+	defer e.watch.close()
+	var clock sync.WaitGroup
+	defer clock.Wait()
+	if len(e.cfg.Rates.Windows) > 0 {
+		e.limits.look()
+		clock.Go(func() { e.keepTime(ctx) })
+	}
 	run := newRunning(e, ix)
 	defer run.stopAll()
 	for {
 		snapshot := e.desired.Current()
-		run.apply(ctx, snapshot.State())
+		run.apply(ctx, snapshot)
 		e.follows(snapshot)
 		select {
 		case <-ctx.Done():
@@ -206,6 +218,7 @@ func (e *Engine) openIndex(ctx context.Context) (*index, error) {
 			var uploads map[string]time.Time
 			if uploads, err = ix.lastUploads(); err == nil {
 				e.ledger.restore(uploads)
+				e.tellIndex(failures, nil)
 				return ix, nil
 			}
 			err = errors.Join(err, ix.close())
@@ -213,14 +226,27 @@ func (e *Engine) openIndex(ctx context.Context) (*index, error) {
 		if errors.Is(err, ErrIndexLocked) {
 			return nil, err
 		}
-		if failures == 0 {
-			e.cfg.Log.Error("open sync index", slog.Any("err", err))
-		}
+		e.tellIndex(failures, err)
 		select {
 		case <-ctx.Done():
 			return nil, nil
 		case <-time.After(backoff(e.cfg.Interval, failures)):
 		}
+	}
+}
+
+// tellIndex reports that there is no index, or again one after failures.
+func (e *Engine) tellIndex(failures int, err error) {
+	e.ledger.index(err)
+	switch {
+	case err != nil && failures == 0:
+		e.cfg.Log.Error("open sync index", slog.Any("err", err))
+		e.cfg.Event(protocol.EventInfo{
+			Reason: reasonFailing, Type: protocol.EventWarnType, Message: fmt.Sprintf("nothing is synchronised: %v", err),
+		})
+	case err == nil && failures > 0:
+		e.cfg.Log.Info("opened sync index")
+		e.cfg.Event(protocol.EventInfo{Reason: reasonRecovered, Type: protocol.EventInfoType, Message: "the index of what was synchronised can be opened again"})
 	}
 }
 

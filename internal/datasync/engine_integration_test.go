@@ -325,7 +325,7 @@ func TestLineIsCutAndMended(t *testing.T) {
 		time.Sleep(time.Duration(round) * 50 * time.Millisecond)
 		line.set(false)
 	}
-	eventually(t, "all files are down", func() bool { return len(b.files("in")) >= len(want) })
+	eventually(t, "all files are down", func() bool { return cmp.Equal(want, b.files("in")) })
 	eventually(t, "all files are up", func() bool { return b.status(egress).Pending == 0 && len(keysOf(t, direct, "up/")) == len(want) })
 	if diff := cmp.Diff(want, b.files("in")); diff != "" {
 		t.Error(diff)
@@ -366,7 +366,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	partly := 0
-	for round := range 10 {
+	for round := 0; round < 10 || partly == 0 && round < 40; round++ {
 		killOnce(t, settings, time.Duration(100+round*40)*time.Millisecond)
 		if records := checkIndex(t, b, client, want); records > 0 && records < 2*len(want) {
 			partly++
@@ -463,7 +463,7 @@ func TestAsTheWireSaysIt(t *testing.T) {
 	b.write("out/f", "up")
 	putObject(t, client, "down/f", []byte("down"))
 	eventually(t, "the file is up", func() bool { return len(keysOf(t, client, "up/")) == 1 })
-	eventually(t, "the file is down", func() bool { return len(b.files("in")) == 1 })
+	eventually(t, "the file is down", func() bool { return b.files("in")["f"] == "down" })
 	if got := getObject(t, client, "up/f"); string(got) != "up" || b.read("in/f") != "down" {
 		t.Errorf("object %q, file %q", got, b.read("in/f"))
 	}
@@ -501,7 +501,7 @@ func TestDownloadsBelongToTheOwner(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	store := newMemStore()
 	for i := range 8 {
-		store.set(fmt.Sprintf("down/f%d", i), bytes.Repeat([]byte{byte(i)}, 1<<20), s3.Upload{})
+		store.set(fmt.Sprintf("down/f%d", i), bytes.Repeat([]byte{byte(i + 1)}, 1<<20), s3.Upload{})
 	}
 	b := newBench(t, store, paths(nil, []protocol.DataPath{{Source: "nothing", Target: "in"}}), func(c *Config) {
 		c.ReserveBytes = 2 << 20
@@ -532,7 +532,9 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Two files still have no room, so the reserve is what stops now.
-	_ = b.sync(ingress)
+	for range 3 { // a claim whose bytes are written counts twice while it lasts
+		_ = b.sync(ingress)
+	}
 	if n := len(b.files("in")); n != 6 && n != 5 {
 		t.Errorf("%d files", n)
 	}

@@ -126,6 +126,9 @@ func newBench(t testing.TB, store Store, told configuration, change func(*Config
 	}
 	b.start(cfg)
 	t.Cleanup(func() { b.stop() })
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	b.must(b.engine.Follow(ctx))
 	// The first cycle is made at once, and would race with the test otherwise.
 	for _, w := range told.workloads {
 		if w.Name == testWorkload && len(w.Data.Egress) > 0 {

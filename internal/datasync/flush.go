@@ -10,9 +10,13 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/desired"
 )
 
-// flushPause is between two looks at what is left to be sent. It is short: the
-// caller waits, and a look that finds nothing costs no request.
-const flushPause = time.Second
+const (
+	// flushPause is between two looks at what is left to be sent. It is short:
+	// the caller waits, and a look that finds nothing costs no request.
+	flushPause = time.Second
+	// maxFlushPause is between two attempts at what fails again and again.
+	maxFlushPause = 8 * time.Second
+)
 
 // Follow waits until the engine works on the newest snapshot: what the one
 // before asked for has ended. The error is that of ctx.
@@ -69,8 +73,8 @@ func (e *Engine) Flush(ctx context.Context) error {
 
 // flush works on one workload.
 func (e *Engine) flush(ctx context.Context, key groupKey) error {
-	for {
-		err := e.syncNow(ctx, key)
+	for pause := flushPause; ; {
+		err := e.lastCall(ctx, key)
 		if errors.Is(err, ErrNotSynced) {
 			return nil // it is no longer wanted
 		}
@@ -78,7 +82,10 @@ func (e *Engine) flush(ctx context.Context, key groupKey) error {
 			return nil
 		}
 		select {
-		case <-time.After(flushPause):
+		case <-time.After(pause):
+			if err != nil {
+				pause = min(2*pause, maxFlushPause)
+			}
 		case <-ctx.Done():
 			if err == nil {
 				err = fmt.Errorf("sync workload %s: some files never rest: %w", key.workload, ctx.Err())

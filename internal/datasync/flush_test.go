@@ -53,6 +53,40 @@ func TestFlushTriesAgainUntilItsEnd(t *testing.T) {
 	}
 }
 
+// A device that shuts down will not be there when the pause of a file is over.
+func TestLastSyncTriesWhatFailedBefore(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]func(*Engine, context.Context) error{"flush": (*Engine).Flush, "drain": (*Engine).Drain} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := newMemStore()
+			b := newBench(t, store, paths(up(), nil), nil)
+			b.write("out/good", "1")
+			b.write("out/bad", "2")
+			store.setFault(func(_, key string) error {
+				if key == "up/bad" {
+					return s3.ErrRefused
+				}
+				return nil
+			})
+			for range 4 { // the next attempt is half a minute away
+				if err := b.sync(egress); err == nil {
+					t.Fatal("a file was refused, and that was no error")
+				}
+			}
+			store.setFault(nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := last(b.engine, ctx); err != nil {
+				t.Error(err)
+			}
+			if got := store.contents(); got["up/bad"] != "2" {
+				t.Errorf("in the bucket: %v", got)
+			}
+		})
+	}
+}
+
 func TestLeavingOnlySendsAndThenForgets(t *testing.T) {
 	t.Parallel()
 	store := newMemStore()
@@ -75,6 +109,13 @@ func TestLeavingOnlySendsAndThenForgets(t *testing.T) {
 		t.Errorf("flush: %v, in the bucket: %v", err, store.contents())
 	}
 	if err := b.desired.Withdraw(); err != nil {
+		t.Fatal(err)
+	}
+	b.write("out/c", "3") // while it was ended
+	if _, err := b.engine.Deliver(ctx, testWorkload); err != nil || store.contents()["up/c"] != "3" {
+		t.Errorf("deliver: %v, in the bucket: %v", err, store.contents())
+	}
+	if _, err := b.desired.Relinquish(); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.engine.Follow(ctx); err != nil {

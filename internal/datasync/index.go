@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
-	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // The index is one bbolt file.
@@ -24,6 +23,8 @@ import (
 //	routes/<route>/files path in the volume = record
 //	routes/<route>/hints key in the bucket = size, ETag
 //	routes/<route>       "seeded": the bucket was listed since the index is new
+//	routes/<route>/begun, orphans
+//	                     uploads in parts, see journal.go
 //
 // <route> is workload, direction, endpoint, bucket, folder and prefix with NUL
 // between them. A record or hint is a format byte, its fields, and a CRC-32.
@@ -38,6 +39,8 @@ var (
 	bucketRoutes  = []byte("routes")
 	bucketFiles   = []byte("files")
 	bucketHints   = []byte("hints")
+	bucketBegun   = []byte("begun")
+	bucketOrphans = []byte("orphans")
 	keyFormat     = []byte("format")
 	keySeeded     = []byte("seeded")
 )
@@ -47,90 +50,53 @@ var ErrIndexLocked = errors.New("index is in use by another process")
 
 // index is safe for concurrent use.
 type index struct {
-	db *bbolt.DB
+	db *bolt
 
 	mu     sync.Mutex
 	counts map[string]int // files a route has records of
+
+	uses atomic.Int64 // see resident.go
 }
 
-// openIndex opens the index, or a new one when there is none or it is damaged;
-// a damaged one is kept beside it for whoever wants to know why.
+// openIndex opens the index, or a new one when there is none or it is damaged.
 func openIndex(path string, log *slog.Logger) (*index, error) {
 	ix, err := tryIndex(path)
-	if err == nil || errors.Is(err, ErrIndexLocked) {
-		return ix, err
+	if isDamage(err) {
+		if err := setAside(path, err, log); err != nil {
+			return nil, err
+		}
+		ix, err = tryIndex(path)
 	}
-	if _, ok := errors.AsType[*damagedError](err); !ok {
+	if err != nil {
 		return nil, err
 	}
-	aside := path + ".corrupt"
-	log.Warn("set aside damaged sync index", slog.String("path", aside), slog.Any("err", err))
-	if err := os.Rename(path, aside); err != nil {
-		return nil, fmt.Errorf("set aside index %s: %w", path, err)
-	}
-	return tryIndex(path)
+	ix.db.log = log
+	return ix, nil
 }
 
-// damagedError says that the file is there and is not a sound index.
-type damagedError struct{ reason any }
-
-func (e *damagedError) Error() string { return fmt.Sprintf("damaged index: %v", e.reason) }
-
 // tryIndex opens the index and reads all of it once: bbolt itself checks no more
-// than the two meta pages, and panics later on what is wrong in others.
+// than the two meta pages. A million records are read in half a second.
 func tryIndex(path string) (ix *index, err error) {
 	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, db.Close())
-		}
-	}()
-	ix = &index{db: db}
+	ix = &index{}
 	if ix.counts, err = verify(db); err != nil {
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketUploads, bucketRoutes} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketMeta).Put(keyFormat, []byte(indexFormat))
-	})
+	if err = prepare(db); isDamage(err) {
+		return nil, err // and not closed, see bolt.replace
+	}
 	if err != nil {
-		return nil, fmt.Errorf("prepare index %s: %w", path, err)
+		return nil, errors.Join(err, db.Close())
 	}
+	ix.db = &bolt{path: path, log: slog.New(slog.DiscardHandler), db: db, fresh: func() {
+		ix.mu.Lock()
+		defer ix.mu.Unlock()
+		clear(ix.counts)
+	}}
 	return ix, nil
-}
-
-func openBolt(path string) (db *bbolt.DB, err error) {
-	defer recoverDamage(debug.SetPanicOnFault(true), &err)
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType,
-	})
-	switch {
-	case err == nil:
-		return db, nil
-	case errors.Is(err, bbolterrors.ErrTimeout):
-		return nil, fmt.Errorf("open %s: %w", path, ErrIndexLocked)
-	}
-	if _, ok := errors.AsType[*os.PathError](err); ok {
-		return nil, fmt.Errorf("open index: %w", err)
-	}
-	return nil, &damagedError{reason: err}
-}
-
-// recoverDamage makes an error of a panic over damaged pages. It is deferred,
-// and takes the former setting of SetPanicOnFault, which it restores: a page
-// beyond the end of a truncated file is a fault, not a panic, without it.
-func recoverDamage(before bool, err *error) {
-	debug.SetPanicOnFault(before)
-	if reason := recover(); reason != nil {
-		*err = &damagedError{reason: reason}
-	}
 }
 
 // verify reads every key and value, and counts the files of each route.
@@ -138,48 +104,60 @@ func verify(db *bbolt.DB) (counts map[string]int, err error) {
 	defer recoverDamage(debug.SetPanicOnFault(true), &err)
 	counts = map[string]int{}
 	err = db.View(func(tx *bbolt.Tx) error {
+		if err := checkSize(tx); err != nil {
+			return err
+		}
 		if meta := tx.Bucket(bucketMeta); meta != nil {
 			if format := meta.Get(keyFormat); string(format) != indexFormat {
 				return &damagedError{reason: fmt.Sprintf("unknown format %q", format)}
 			}
 		}
-		routes := tx.Bucket(bucketRoutes)
-		if routes == nil {
-			return nil
-		}
-		return routes.ForEachBucket(func(name []byte) error {
-			n, err := verifyRoute(routes.Bucket(name))
-			counts[string(name)] = n
-			return err
+		defer unload(tx)
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			n := 0
+			if !bytes.Equal(name, bucketRoutes) {
+				return verifyBucket(b, 0, &n)
+			}
+			return b.ForEachBucket(func(route []byte) error {
+				sub, total := b.Bucket(route), 0
+				if files := sub.Bucket(bucketFiles); files != nil {
+					if err := verifyBucket(files, 0, &n); err != nil {
+						return err
+					}
+				}
+				counts[string(route)], n = n, 0
+				return verifyBucket(sub, 1, &total)
+			})
 		})
 	})
 	return counts, err
 }
 
-func verifyRoute(b *bbolt.Bucket) (int, error) {
-	n := 0
-	for _, name := range [][]byte{bucketFiles, bucketHints} {
-		sub := b.Bucket(name)
-		if sub == nil {
-			continue
+// verifyBucket reads a bucket and those in it, and counts the keys of the first.
+func verifyBucket(b *bbolt.Bucket, depth int, n *int) error {
+	const deepest = 4
+	if depth > deepest {
+		return &damagedError{reason: "buckets too deep"}
+	}
+	var before []byte
+	return b.ForEach(func(k, v []byte) error {
+		if before != nil && bytes.Compare(before, k) >= 0 {
+			return &damagedError{reason: "keys out of order"}
 		}
-		var before []byte
-		err := sub.ForEach(func(k, v []byte) error {
-			if before != nil && bytes.Compare(before, k) >= 0 {
-				return &damagedError{reason: "keys out of order"}
-			}
-			before = append(before[:0], k...)
-			_ = crc32.ChecksumIEEE(v) // touches every byte of the value
-			if bytes.Equal(name, bucketFiles) {
-				n++
+		before = append(before[:0], k...)
+		if *n++; *n%unloadEvery == 0 {
+			unload(b.Tx())
+		}
+		if v == nil {
+			// The caller reads the files of a route, to count them.
+			if sub, below := b.Bucket(k), 0; sub != nil && !bytes.Equal(k, bucketFiles) {
+				return verifyBucket(sub, depth+1, &below)
 			}
 			return nil
-		})
-		if err != nil {
-			return n, err
 		}
-	}
-	return n, nil
+		_ = crc32.ChecksumIEEE(v) // touches every byte of the value
+		return nil
+	})
 }
 
 func (ix *index) close() error { return ix.db.Close() }
@@ -224,6 +202,7 @@ func (ix *index) view(id string, read func(indexView) error) error {
 		if b := tx.Bucket(bucketRoutes).Bucket([]byte(id)); b != nil {
 			v.files, v.hints = b.Bucket(bucketFiles), b.Bucket(bucketHints)
 		}
+		defer ix.used(tx)
 		return read(v)
 	})
 }
@@ -241,6 +220,7 @@ func (ix *index) update(id string, change func(b *bbolt.Bucket) error) error {
 	if err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
+	ix.wrote()
 	return nil
 }
 
@@ -254,11 +234,18 @@ func (ix *index) put(id string, records map[string]record, uploaded time.Time) e
 		if err != nil {
 			return err
 		}
+		journal := b.Bucket(bucketBegun) // what is recorded is not under way
 		for path, r := range records {
 			if files.Get([]byte(path)) == nil {
 				added++
 			}
 			if err := files.Put([]byte(path), r.encode()); err != nil {
+				return err
+			}
+			if journal == nil {
+				continue
+			}
+			if err := journal.Delete([]byte(path)); err != nil {
 				return err
 			}
 		}

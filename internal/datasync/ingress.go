@@ -2,31 +2,32 @@ package datasync
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // the ETag of an object is one; it protects nothing.
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log/slog"
 	"path"
-	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/project-flotta/flotta-agent/internal/datasync/s3"
 )
 
-// ingressRun is one cycle over one route.
+// ingressRun is one cycle over one route. Large downloads outlive it.
 type ingressRun struct {
 	*cycle
 
-	route  route
-	id     string
-	volume volume
-	rec    *recorder
-	hits   int // objects seen that have a record
+	route   route
+	id      string
+	volume  volume
+	rec     *recorder
+	folders *folders
+	batch   *batch
+	hits    int // objects seen that have a record
+
+	spellings *spellings
+
+	partials map[string]partial // that were there when the cycle began
+	claimed  map[string]bool    // those of them that an object still needs
 }
 
 // ingress downloads what changed under one prefix.
@@ -35,18 +36,25 @@ func (c *cycle) ingress(ctx context.Context, r route) error {
 	if err != nil {
 		return err
 	}
-	defer v.close()
-	id := routeID(c.key.workload, ingress, c.storeID, r)
-	run := &ingressRun{cycle: c, route: r, id: id, volume: v}
-	run.rec = newRecorder(c, id)
-	run.rec.prepare = run.syncFolders
-	recorded := c.index.count(id)
+	run, err := c.newIngressRun(v, r)
+	if err != nil {
+		v.close()
+		return err
+	}
+	leave := c.hold(v, run.rec)
+	end := c.lease.end
+	c.lease.end = func() {
+		run.batch.settle()
+		end() // records, and needs the disk for that
+		run.batch.close()
+		run.folders.expire()
+	}
+	defer leave()
+	recorded := c.index.count(run.id)
 	if !c.cleaned {
 		run.clean(ctx)
 	}
 
-	pool, poolCtx := errgroup.WithContext(ctx)
-	pool.SetLimit(c.engine.cfg.Transfers)
 	filter := &keyFilter{route: r}
 	err = c.store.List(ctx, listPrefix(r), func(page []s3.Object) error {
 		ops, err := run.plan(filter, page)
@@ -54,21 +62,45 @@ func (c *cycle) ingress(ctx context.Context, r route) error {
 			return err
 		}
 		for _, op := range ops {
-			run.dispatch(poolCtx, pool, op)
+			run.dispatch(ctx, op)
 		}
 		return ctx.Err()
 	})
-	_ = pool.Wait() // items report their own failures
-	run.rec.close()
+	c.join(ctx, run.rec)
+	run.batch.settle()
+	run.rec.write()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, s3.ErrDenied): // other prefixes may be allowed
+		c.fail(listPrefix(r), fmt.Errorf("list bucket: %w", err))
+		return nil
+	case err != nil:
 		c.surrender(err)
 		return nil
 	}
 	c.worked()
-	return c.sweep(v, id, recorded-run.hits)
+	run.dropUnclaimed()
+	return c.sweep(v, run.id, recorded-run.hits)
+}
+
+func (c *cycle) newIngressRun(v volume, r route) (*ingressRun, error) {
+	id := routeID(c.key.workload, ingress, c.storeID, r)
+	run := &ingressRun{
+		cycle: c, route: r, id: id, volume: v, rec: newRecorder(c, id), claimed: map[string]bool{},
+		folders: &folders{volume: v, owner: c.engine.cfg.Owner, open: map[string]*folder{}},
+	}
+	if c.folding(v) {
+		run.folders.exact, run.spellings = exactName, newSpellings()
+	}
+	run.rec.prepare = run.syncFolders
+	var err error
+	if run.partials, err = c.index.partials(id); err != nil {
+		return nil, err
+	}
+	run.batch, err = newBatch(run)
+	return run, err
 }
 
 // surrender ends a cycle that can't go on.
@@ -82,25 +114,45 @@ func (c *cycle) surrender(err error) {
 	c.giveUp(errGaveUp)
 }
 
-// clean removes the unfinished downloads of a process that is no more. None of
-// this process can be there: a group does so before its first download, and the
-// index is locked against other processes.
+// clean removes what a process that is no more left of all routes, but for the
+// downloads that can be continued. None of this process can be there: a group
+// does so before its first download, and the index is locked against other
+// processes.
 func (r *ingressRun) clean(ctx context.Context) {
-	_ = r.volume.walk(ctx, r.route.local, func(batch []entry) error {
-		for _, e := range batch {
-			if e.Kind == kindRegular && isTemp(path.Base(e.Path)) {
-				if err := r.volume.root.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					r.fail(e.Path, fmt.Errorf("remove unfinished download: %w", err))
+	keep := map[string]bool{}
+	for _, other := range r.routes {
+		begun, err := r.index.partials(routeID(r.key.workload, ingress, r.storeID, other))
+		if err != nil {
+			return
+		}
+		for name := range begun {
+			keep[name] = true
+		}
+	}
+	for _, other := range r.routes {
+		_ = r.volume.walk(ctx, other.local, func(batch []entry) error {
+			for _, e := range batch {
+				if e.Kind == kindRegular && isTemp(path.Base(e.Path)) && !keep[e.Path] {
+					r.remove(e.Path)
 				}
 			}
-		}
-		return nil
-	}, func(string, error) {}) // what can't be read holds nothing of ours
+			return nil
+		}, func(string, error) {}) // what can't be read holds nothing of ours
+	}
+	r.cleaned = ctx.Err() == nil
+}
+
+func (r *ingressRun) remove(temp string) {
+	if err := r.volume.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		r.fail(temp, fmt.Errorf("remove unfinished download: %w", err))
+	}
 }
 
 // plan decides about one page of a listing.
 func (r *ingressRun) plan(filter *keyFilter, page []s3.Object) ([]ingressOp, error) {
-	ops := make([]ingressOp, 0, len(page))
+	var ops []ingressOp
+	look := &looker{volume: r.volume}
+	defer look.close()
 	err := r.index.view(r.id, func(v indexView) error {
 		for _, o := range page {
 			name, err := filter.path(o)
@@ -109,7 +161,10 @@ func (r *ingressRun) plan(filter *keyFilter, page []s3.Object) ([]ingressOp, err
 			}
 			var local entry
 			if err == nil {
-				local, err = r.volume.lstat(name)
+				err = r.spellings.add(name)
+			}
+			if err == nil {
+				local, err = look.lstat(name)
 			}
 			if err != nil {
 				ops = append(ops, ingressOp{Kind: opRefuse, Object: o, Why: err})
@@ -120,220 +175,104 @@ func (r *ingressRun) plan(filter *keyFilter, page []s3.Object) ([]ingressOp, err
 				known = &rec
 				r.hits++
 			}
-			ops = append(ops, planIngress(o, local, known))
+			op := planIngress(o, local, known)
+			if op.Kind == opNone {
+				continue
+			}
+			if r.spellings != nil && known == nil && local.Kind != kindAbsent {
+				op = r.spelled(op)
+			}
+			ops = append(ops, op)
 		}
 		return nil
 	})
 	return ops, err
 }
 
-// dispatch hands an operation to the pool or settles it at once.
-func (r *ingressRun) dispatch(ctx context.Context, pool *errgroup.Group, op ingressOp) {
+// dispatch queues an operation or settles it at once.
+func (r *ingressRun) dispatch(ctx context.Context, op ingressOp) {
 	switch op.Kind {
 	case opRefuse:
 		r.refuse(op.Object.Key, op.Why)
 	case opCompare, opTransfer:
-		if !r.due(op.Path) || ctx.Err() != nil {
+		r.claimPartial(op)
+		if ctx.Err() != nil || r.heldBack(ctx, op) || !r.due(op.Path) {
 			return
 		}
-		r.expect(1)
-		pool.Go(func() error {
-			defer r.expect(-1)
-			release, err := r.slot(ctx)
-			if err != nil {
-				return nil //nolint:nilerr // the cycle ends, which is no failure of the object.
-			}
-			defer release()
-			r.settleObject(ctx, op, r.fetch(ctx, op))
-			return nil
+		waits := false
+		r.launch(ctx, launched{
+			path: op.Path, size: op.Object.Size, changed: op.Object.LastModified,
+			do: func(ctx context.Context, moved func(int64)) error {
+				err := r.fetch(ctx, op, moved)
+				if waits = errors.Is(err, errBatched); waits {
+					return nil
+				}
+				return err
+			},
+			settle: func(ctx context.Context, err error) {
+				if !waits {
+					r.settleObject(ctx, op, err)
+				}
+			},
 		})
 	}
 }
 
-func (r *ingressRun) refuse(key string, why error) {
-	r.count(&r.refused, 1)
-	r.report.once(reasonObjectRefused, key, why.Error())
-}
-
-// settleObject notes how the download of one object went.
-func (r *ingressRun) settleObject(ctx context.Context, op ingressOp, err error) {
-	var blocked *inTheWayError
-	switch {
-	case errors.As(err, &blocked), isEscape(err), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR),
-		errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.ELOOP):
-		// The workload put something where the object or its folder belongs.
-		r.refuse(op.Object.Key, err)
-	case errors.Is(err, s3.ErrNotFound):
-		r.retries.worked(op.Path) // gone since it was listed
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		r.block(err.Error())
-	default:
-		r.settleItem(ctx, op.Path, err)
+// claimPartial notes that an object still needs what there is of it.
+func (r *ingressRun) claimPartial(op ingressOp) {
+	if len(r.partials) == 0 {
+		return
+	}
+	temp := r.partialPath(op.Path, op.Object)
+	if _, begun := r.partials[temp]; begun {
+		r.claimed[temp] = true
 	}
 }
 
-// fetch makes the local file equal to the object, and records it.
-func (r *ingressRun) fetch(ctx context.Context, op ingressOp) error {
-	if op.Kind == opCompare {
-		if done, err := r.adopt(ctx, op); done || err != nil {
-			return err
-		}
+// heldBack notes that an object can't be stored now, when that is known without
+// a request: it is not launched in vain.
+func (r *ingressRun) heldBack(ctx context.Context, op ingressOp) bool {
+	var err error
+	last := r.retries.lastErr(op.Path)
+	again := r.retries.due(op.Path, r.now)
+	if !again && inTheWayOf(last) {
+		r.refuse(op.Object.Key, last)
+		return true
 	}
-	release, err := r.engine.space.claim(r.volume, op.Object.Size)
-	if err != nil {
-		return err
+	if !again && diskFull(last) {
+		err = last
+	} else if op.Object.Size > largeBytes && !r.claimed[r.partialPath(op.Path, op.Object)] {
+		err = r.fits(ctx, op)
 	}
-	defer release()
-	o, body, err := r.store.Get(ctx, op.Object.Key)
-	if err != nil {
-		return err
+	if err == nil || ctx.Err() != nil {
+		return err != nil
 	}
-	defer body.Close() //nolint:errcheck // read to its end, or given up.
-	if o.Size > op.Object.Size {
-		return errChanged // more than there was room made for
-	}
-	l, err := r.volume.land(op.Path, r.engine.cfg.Owner)
-	if err != nil {
-		return err
-	}
-	defer l.discard()
-	sum, err := r.receive(ctx, l, o, body, op.Path)
-	if err != nil {
-		return err
-	}
-	r.worked()
-	if err := l.seal(landedMode(o.Mode), landedTime(o)); err != nil {
-		return err
-	}
-	if err := r.makeWay(ctx, l, op); err != nil {
-		return err
-	}
-	e, err := l.put(op.Path)
-	if err != nil {
-		return err
-	}
-	r.transferred(o.Size)
-	r.rec.add(op.Path, record{
-		fingerprint: e.fingerprint, SHA256: sum, ETag: o.ETag, When: time.Now().Unix(),
-	}, time.Time{})
-	return nil
+	r.settleHeld(op, err)
+	return true
 }
 
-// landedMode lets everybody in the pod read what came down.
-func landedMode(stored uint32) uint32 { return stored&0o777 | 0o644 }
-
-func landedTime(o s3.Object) time.Time {
-	if !o.MTime.IsZero() {
-		return o.MTime
-	}
-	return o.LastModified
-}
-
-// adopt records a local file that turns out to be the object, without a download.
-func (r *ingressRun) adopt(ctx context.Context, op ingressOp) (bool, error) {
-	f, e, err := r.volume.openRegular(op.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close() //nolint:errcheck // read only.
-	if e.Size != op.Object.Size {
-		return false, nil
-	}
-	c, err := readContent(ctx, f, e.Size, true)
-	if err != nil {
-		return false, err
-	}
-	o, ok, err := same(ctx, r.store, op.Object.Key, op.Object.ETag, c)
-	if err != nil || !ok || o.ETag != op.Object.ETag || !unchanged(f, e) {
-		return false, err
-	}
-	r.rec.add(op.Path, record{
-		fingerprint: e.fingerprint, SHA256: c.sha256, ETag: o.ETag, When: time.Now().Unix(),
-	}, time.Time{})
-	return true, nil
-}
-
-var errDamaged = errors.New("content does not match the object's digest")
-
-// receive writes the object's content and checks it against all that is known.
-func (r *ingressRun) receive(ctx context.Context, l *landing, o s3.Object, body io.Reader, name string) ([32]byte, error) {
-	var digest [32]byte
-	sha, weak := sha256.New(), md5.New() //nolint:gosec // as above.
-	limited := io.LimitReader(&endingReader{ctx: ctx, r: body}, o.Size+1)
-	n, err := io.Copy(io.MultiWriter(l.file, sha, weak), limited)
-	if err != nil {
-		return digest, err
-	}
-	if n != o.Size {
-		return digest, fmt.Errorf("read %d of %d bytes: %w", n, o.Size, s3.ErrUnavailable)
-	}
-	sha.Sum(digest[:0])
-	etag, isMD5 := o.MD5()
-	switch {
-	case isMD5 && string(etag) == string(weak.Sum(nil)):
-	case len(o.SHA256) > 0 && string(o.SHA256) == string(digest[:]):
-	case !isMD5 && len(o.SHA256) == 0:
-	default:
-		// Some stores have ETags that only look like a digest, and some tools
-		// copy metadata to other content: what arrives twice the same is real.
-		if !r.retries.damaged(name, digest) {
-			return digest, errDamaged
-		}
-	}
-	return digest, nil
-}
-
-// makeWay keeps what the workload wrote where the object will be.
-func (r *ingressRun) makeWay(ctx context.Context, l *landing, op ingressOp) error {
-	now, err := l.current()
-	if err != nil || now.Kind == kindAbsent {
-		return err
-	}
-	if now.Kind != kindRegular {
-		return &inTheWayError{kind: now.Kind}
-	}
-	if op.Known != nil && (now.fingerprint == op.Known.fingerprint || r.untouched(ctx, op)) {
-		return nil
-	}
-	if err := l.keepAside(); err != nil {
-		return fmt.Errorf("keep local file: %w", err)
-	}
-	r.log.Info("kept local file aside", slog.String("path", op.Path))
-	r.report.once(reasonFileKept, op.Path, "was changed on the device and in the bucket; the device's is kept as "+
-		path.Base(op.Path)+asideSuffix)
-	return nil
-}
-
-// untouched reports whether a file has the content that was downloaded, although
-// its times or its mode changed.
-func (r *ingressRun) untouched(ctx context.Context, op ingressOp) bool {
-	f, e, err := r.volume.openRegular(op.Path)
-	if err != nil {
-		return false
-	}
-	defer f.Close() //nolint:errcheck // read only.
-	if e.Size != op.Known.Size {
-		return false
-	}
-	c, err := readContent(ctx, f, e.Size, false)
-	return err == nil && c.sha256 == op.Known.SHA256
-}
+// fewFolders are put on disk one by one; for more of them all that is to be
+// written to the file system is.
+const fewFolders = 4
 
 // syncFolders puts the names of new files on disk before they are recorded, and
 // drops the records of those for which that fails.
 func (r *ingressRun) syncFolders(records map[string]record) {
-	done := map[string]error{}
+	dirs := map[string]error{}
 	for name := range records {
-		dir := path.Dir(name)
-		err, ok := done[dir]
-		if !ok {
-			err = r.volume.syncFolder(dir)
-			done[dir] = err
+		dirs[path.Dir(name)] = nil
+	}
+	if r.folders.fresh() || len(dirs) > fewFolders {
+		if err := r.batch.syncAll(); err != nil {
+			clear(records)
 		}
-		if err != nil {
+		return
+	}
+	for dir := range dirs {
+		dirs[dir] = r.volume.syncFolder(dir)
+	}
+	for name := range records {
+		if dirs[path.Dir(name)] != nil {
 			delete(records, name)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,7 @@ func TestIngressRefusesKeys(t *testing.T) {
 		"down/../../escape", "down/..", "down/a/../b", "down/./x", "down//abs", "down/a//b", "down/nul\x00x",
 		"down/" + strings.Repeat("n", 256), "down/" + strings.Repeat("long/", 250), "down/x\xff",
 		"down/.flotta-0123456789abcdef", "down/f/below", "down/f/be/low",
+		"down/folder/", "down/a/..", "down/esc\x1b", "down/a/.flotta-0123456789abcdef/x", "down/" + strings.Repeat("k/", 510),
 	}
 	for _, key := range bad {
 		store.set(key, []byte("bad"), s3.Upload{})
@@ -104,18 +106,22 @@ func TestIngressRefusesKeys(t *testing.T) {
 	store.set("down/f", []byte("good"), s3.Upload{})
 	store.set("down/f.x", []byte("good"), s3.Upload{})
 	store.set("down/ok/f", []byte("good"), s3.Upload{})
+	for _, name := range []string{strings.Repeat("n", 255), strings.Repeat("k/", 509) + "x"} {
+		store.set("down/"+name, []byte("good"), s3.Upload{})
+	}
 	for range 2 {
 		b.mustSync(ingress)
 	}
-	want := map[string]string{"f": "good", "f.x": "good", "ok/f": "good"}
+	longName, longKey := strings.Repeat("n", 255), strings.Repeat("k/", 509)+"x"
+	want := map[string]string{"f": "good", "f.x": "good", "ok/f": "good", longName: "good", longKey: "good"}
 	if diff := cmp.Diff(want, b.files("in")); diff != "" {
 		t.Error(diff)
 	}
 	if s := b.status(ingress); s.Refused != int64(len(bad)) {
 		t.Errorf("refused %d, want %d", s.Refused, len(bad))
 	}
-	if n := b.reported(reasonObjectRefused, ""); n != len(bad) {
-		t.Errorf("reported %d, want %d", n, len(bad))
+	if n := b.reported(reasonObjectRefused, ""); n != min(len(bad), maxReports+1) {
+		t.Errorf("reported %d of %d", n, len(bad))
 	}
 	if _, err := os.Lstat(filepath.Join(b.dir, "escape")); err == nil {
 		t.Error("a key escaped")
@@ -264,5 +270,35 @@ func TestReaderSeesWholeFiles(t *testing.T) {
 	<-done
 	if got := b.files("in"); len(got) != 1 {
 		t.Errorf("%d files", len(got))
+	}
+}
+
+// TestReplacedAndKilledBeforeTheRecord has a file that came down while the index
+// still knows the version before, which the object is again.
+func TestReplacedAndKilledBeforeTheRecord(t *testing.T) {
+	t.Parallel()
+	store := newMemStore()
+	store.set("down/f", []byte("a"), s3.Upload{})
+	b := newBench(t, store, paths(nil, down()), nil)
+	b.mustSync(ingress)
+	b.stop()
+	ix, err := openIndex(b.engine.cfg.IndexPath, b.engine.cfg.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As far as a process gets that is killed before it records.
+	for id := range ix.counts {
+		if err := ix.doubt(id, slices.Values([]string{"in/f"})); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := ix.close(); err != nil {
+		t.Fatal(err)
+	}
+	b.write("in/f", "b")
+	b.start(b.engine.cfg)
+	b.mustSync(ingress)
+	if got := b.read("in/f"); got != "a" {
+		t.Errorf("file is %q", got)
 	}
 }

@@ -30,6 +30,8 @@ type memStore struct {
 	mu       sync.Mutex
 	objects  map[string]memObject
 	requests []string // operation and key
+	uploads  map[string]*memUpload
+	began    int
 }
 
 type memObject struct {
@@ -118,11 +120,33 @@ func (m *memStore) Get(ctx context.Context, key string) (s3.Object, io.ReadClose
 	return o.Object, io.NopCloser(bytes.NewReader(o.data)), nil
 }
 
+func (m *memStore) GetFrom(ctx context.Context, o s3.Object, from int64) (io.ReadCloser, error) {
+	if err := m.begin(ctx, "GetFrom", o.Key); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, ok := m.objects[o.Key]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("get %q: %w", o.Key, s3.ErrNotFound)
+	case now.ETag != o.ETag || from < 0 || from >= now.Size:
+		return nil, fmt.Errorf("get %q: %w", o.Key, s3.ErrChanged)
+	}
+	return io.NopCloser(bytes.NewReader(now.data[from:])), nil
+}
+
 func (m *memStore) Put(ctx context.Context, u s3.Upload) (string, error) {
 	if err := m.begin(ctx, "Put", u.Key); err != nil {
 		return "", err
 	}
-	data, err := io.ReadAll(io.NewSectionReader(u.Body, 0, u.Size))
+	var data []byte
+	var err error
+	if u.Size > memPartBytes {
+		data, err = m.putParts(ctx, u)
+	} else {
+		data, err = io.ReadAll(io.NewSectionReader(u.Body, 0, u.Size))
+	}
 	if err != nil {
 		return "", err
 	}

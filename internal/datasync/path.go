@@ -162,6 +162,17 @@ func isTemp(name string) bool {
 	return ok && len(digits) == tempDigits && strings.Trim(digits, "0123456789abcdef") == ""
 }
 
+// cutText returns at most n bytes of s, and no part of a character.
+func cutText(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
 // below returns the path of rel in the folder local.
 func below(local, rel string) string { return path.Join(local, rel) }
 

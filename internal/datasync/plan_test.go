@@ -219,15 +219,34 @@ func TestLoopsAreSplitOff(t *testing.T) {
 		"over two pairs":              {[]route{{"a", "q"}, {"b", "p"}}, []route{{"a", "p"}, {"b", "q"}}, 2},
 		"a chain that does not close": {[]route{{"a", "q"}}, []route{{"a", "p"}, {"b", "q"}}, 0},
 	} {
-		out, in, looped := splitLoops(c.out, c.in)
+		ok, looped := (ends{c.out, c.in}).splitAlone()
+		out, in := ok.out, ok.in
 		if len(looped) != c.loops {
 			t.Errorf("%s: %v", name, looped)
 		}
 		if c.loops == 0 && (len(out) != len(c.out) || len(in) != len(c.in)) {
 			t.Errorf("%s: left %v and %v", name, out, in)
 		}
-		if _, _, again := splitLoops(out, in); len(again) != 0 {
+		if _, again := ok.splitAlone(); len(again) != 0 {
 			t.Errorf("%s: still %v", name, again)
+		}
+	}
+}
+
+// TestLoopsOverTwoWorkloads: a file would come back through the other's volume.
+func TestLoopsOverTwoWorkloads(t *testing.T) {
+	t.Parallel()
+	a := ends{[]route{{".", "p"}}, []route{{"in", "q"}}}
+	b := ends{[]route{{"x", "q"}}, []route{{"x", "p"}}}
+	apart := ends{[]route{{"in", "r"}}, []route{{"x", "p"}}} // has folders of the same names
+	var all ends
+	for name, e := range map[string]ends{"a": a, "b": b, "c": apart} {
+		all.add(name, e)
+	}
+	for name, want := range map[string]int{"a": 1, "b": 1, "c": 0} {
+		mine := map[string]ends{"a": a, "b": b, "c": apart}[name]
+		if ok, looped := splitLoops(name, mine, all); len(looped) != want || len(ok.out) != 1-want {
+			t.Errorf("%s: %v", name, looped)
 		}
 	}
 }

@@ -24,6 +24,10 @@ type record struct {
 	When   int64  // of the transfer, Unix seconds
 }
 
+// doubted is the ETag of a record whose file is about to be replaced: no object
+// has it, so that a kill in between leads to a comparison.
+const doubted = "?"
+
 // hint is what a listing said about an object.
 type hint struct {
 	Size int64
@@ -63,6 +67,19 @@ func decodeRecord(b []byte) (record, bool) {
 	return r, d.done()
 }
 
+// has reports whether a file is recorded as it is now. It allocates nothing but
+// for key, which is reused.
+func (v indexView) has(key *[]byte, e entry) bool {
+	if v.files == nil {
+		return false
+	}
+	*key = append((*key)[:0], e.Path...)
+	var d decoder
+	d.begin(v.files.Get(*key), formatRecord)
+	f := fingerprint{Size: d.varint(), MTime: d.varint(), CTime: d.varint(), Inode: d.uvarint()}
+	return !d.bad && f == e.fingerprint
+}
+
 func (h hint) encode() []byte {
 	b := []byte{formatHint}
 	b = binary.AppendVarint(b, h.Size)
@@ -91,15 +108,21 @@ type decoder struct {
 }
 
 func newDecoder(b []byte, format byte) *decoder {
+	d := &decoder{}
+	d.begin(b, format)
+	return d
+}
+
+func (d *decoder) begin(b []byte, format byte) {
 	const frame = 1 + 4
+	d.rest, d.bad = nil, true
 	if len(b) < frame || b[0] != format {
-		return &decoder{bad: true}
+		return
 	}
 	body, sum := b[:len(b)-4], b[len(b)-4:]
-	if crc32.ChecksumIEEE(body) != binary.LittleEndian.Uint32(sum) {
-		return &decoder{bad: true}
+	if crc32.ChecksumIEEE(body) == binary.LittleEndian.Uint32(sum) {
+		d.rest, d.bad = body[1:], false
 	}
-	return &decoder{rest: body[1:]}
 }
 
 func (d *decoder) varint() int64 {

@@ -1,6 +1,7 @@
 package datasync
 
 import (
+	"iter"
 	"sync"
 	"time"
 )
@@ -44,7 +45,7 @@ func (r *recorder) add(path string, rec record, uploaded time.Time) {
 	if uploaded.After(r.uploaded) {
 		r.uploaded = uploaded
 	}
-	if len(r.batch) >= r.most {
+	if len(r.batch) >= r.most || r.closed {
 		r.flush()
 	} else if r.timer == nil {
 		r.timer = time.AfterFunc(recordAfter, func() {
@@ -55,6 +56,36 @@ func (r *recorder) add(path string, rec record, uploaded time.Time) {
 			}
 		})
 	}
+}
+
+// doubt says in the index, before files with a record are replaced, that their
+// place may hold another version from now on.
+func (r *recorder) doubt(items []*landed) error {
+	return r.index.doubt(r.id, func(yield func(string) bool) {
+		for _, item := range items {
+			if item.op.Known != nil && !yield(item.op.Path) {
+				return
+			}
+		}
+	})
+}
+
+// doubt takes the ETag out of the records of paths.
+func (ix *index) doubt(id string, paths iter.Seq[string]) error {
+	records := map[string]record{}
+	err := ix.view(id, func(v indexView) error {
+		for path := range paths {
+			if rec, ok := v.record(path); ok && rec.ETag != doubted {
+				rec.ETag = doubted
+				records[path] = rec
+			}
+		}
+		return nil
+	})
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	return ix.put(id, records, time.Time{})
 }
 
 // close writes what is left. Nothing touches the index after it.

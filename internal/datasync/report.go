@@ -20,6 +20,13 @@ const (
 	reasonRecovered     = "DataSyncRecovered"  // it works again
 	reasonDiskFull      = "DiskReserveReached" // downloads wait for space
 	reasonDiskFreed     = "DiskReserveFreed"   // they go on
+	reasonQuotaReached  = "QuotaReached"       // downloads wait for space in their own volume
+	reasonQuotaFreed    = "QuotaFreed"         // they go on
+	reasonWatchLimit    = "WatchLimit"         // the kernel gives no more notifications: changes are seen by walks
+	reasonWatchBack     = "WatchLimitLifted"   // it gives them again
+	reasonPathOverlap   = "DataPathOverlap"    // two data paths lead to the same place
+	reasonCollision     = "ObjectsCollide"     // two keys would be the same file
+	reasonMissing       = "ObjectsMissing"     // an audit found less in the bucket than was sent
 )
 
 // maxReports bounds how many files of one kind are reported one by one: whoever

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// maxRetryItems bounds the memory for items that fail; beyond it they are
+	// maxRetryItems bounds the memory for items that fail; beyond it some are
 	// tried in every cycle.
 	maxRetryItems = 4096
 	retryStep     = 15 * time.Second
@@ -17,6 +17,7 @@ const (
 // retry is what is known about one item that failed.
 type retry struct {
 	failures int
+	changes  int // how often it changed while it was transferred
 	next     time.Time
 	digest   [32]byte // of content that was refused as damaged
 	err      error    // of the last attempt
@@ -40,16 +41,31 @@ func (r *retries) due(path string, now time.Time) bool {
 func (r *retries) failed(path string, now time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	item, known := r.items[path]
-	if !known && len(r.items) >= maxRetryItems {
-		return
-	}
+	item := r.entry(path)
 	item.failures++
+	if errors.Is(err, errChanged) {
+		item.changes++
+	}
 	item.err = err
+	if later := time.Now(); later.After(now) {
+		now = later // the cycle that launched it may be long over
+	}
 	if !errors.Is(err, errChanged) && item.failures > 1 {
 		item.next = now.Add(backoff(retryStep, item.failures-2))
 	}
 	r.items[path] = item
+}
+
+// entry returns what is known of an item, and makes room for it.
+func (r *retries) entry(path string) retry {
+	item, known := r.items[path]
+	if !known && len(r.items) >= maxRetryItems {
+		for other := range r.items { // whichever: it is tried again and fails
+			delete(r.items, other)
+			break
+		}
+	}
+	return item
 }
 
 // lastErr returns why the item failed.
@@ -64,10 +80,7 @@ func (r *retries) lastErr(path string) error {
 func (r *retries) damaged(path string, digest [32]byte) (again bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	item, known := r.items[path]
-	if !known && len(r.items) >= maxRetryItems {
-		return true
-	}
+	item := r.entry(path)
 	again = item.digest == digest
 	item.digest = digest
 	r.items[path] = item
@@ -79,6 +92,14 @@ func (r *retries) failures(path string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.items[path].failures
+}
+
+// changes returns how often the item changed while it was transferred, since it
+// last worked.
+func (r *retries) changes(path string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.items[path].changes
 }
 
 func (r *retries) worked(path string) {

@@ -185,10 +185,31 @@ func TestIndexOfAnotherProcessIsAnError(t *testing.T) {
 	}
 }
 
+// TestIndexThatCannotBeOpenedIsTold: nothing travels then, for all workloads.
+func TestIndexThatCannotBeOpenedIsTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, newMemStore(), paths(up(), nil), nil)
+	b.stop()
+	cfg := b.engine.cfg
+	cfg.Interval = 20 * time.Millisecond
+	inTheWay := filepath.Join(b.dir, "state")
+	cfg.IndexPath = filepath.Join(inTheWay, "datasync.db")
+	b.must(os.WriteFile(inTheWay, nil, 0o600))
+	b.start(cfg)
+	eventually(t, "it is told", func() bool { return strings.Contains(b.engine.Status().IndexError, inTheWay) })
+	b.must(os.Remove(inTheWay))
+	eventually(t, "it is over, and reported", func() bool {
+		return b.engine.Status().IndexError == "" && b.reported(reasonRecovered, "") > 0
+	})
+	if failing, again := b.reported(reasonFailing, ""), b.reported(reasonRecovered, ""); failing != 1 || again != 1 {
+		t.Errorf("%d failures and %d recoveries were reported", failing, again)
+	}
+}
+
 func TestFilesSettleBeforeTheyAreSent(t *testing.T) {
 	t.Parallel()
 	store := newMemStore()
-	b := newBench(t, store, paths(up(), nil), func(c *Config) { c.Settle = 500 * time.Millisecond })
+	b := newBench(t, store, paths(up(), nil), func(c *Config) { c.Settle = 3 * time.Second })
 	b.write("out/f", "x")
 	b.mustSync(egress)
 	if got := store.contents(); len(got) != 0 {

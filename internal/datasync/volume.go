@@ -45,6 +45,8 @@ type entry struct {
 	Path string // clean and relative to the volume
 	Kind fileKind
 	Mode uint32 // permission bits
+	// Links is how many names the file has.
+	Links uint32
 }
 
 // volume is the /export folder of a workload. Everything in it belongs to an
@@ -80,7 +82,10 @@ func makeVolume(dir, workload string, owner *Owner) (volume, error) {
 		return volume{}, fmt.Errorf("open volumes: %w", err)
 	}
 	defer parent.Close() //nolint:errcheck // read only.
-	root, err := subfolder(parent, workload, owner)
+	root, _, err := subfolder(parent, workload, owner)
+	if err == nil {
+		err = syncDir(parent)
+	}
 	if err != nil {
 		return volume{}, fmt.Errorf("make volume: %w", err)
 	}
@@ -101,11 +106,49 @@ func (v volume) lstat(name string) (entry, error) {
 	return infoEntry(name, info), nil
 }
 
+// looker looks at paths of which many share a folder, at one system call each.
+type looker struct {
+	volume volume
+
+	dir  string
+	file *os.File // nil: there is no such folder
+	err  error    // of opening it
+	open bool
+}
+
+// lstat is that of the volume.
+func (l *looker) lstat(name string) (entry, error) {
+	dir := path.Dir(name)
+	if !l.open || dir != l.dir {
+		l.close()
+		l.dir, l.open = dir, true
+		l.file, l.err = l.volume.openDir(dir)
+		if errors.Is(l.err, fs.ErrNotExist) || errors.Is(l.err, unix.ENOTDIR) {
+			l.err = nil
+		}
+	}
+	if l.err != nil || l.file == nil {
+		return entry{Path: name}, l.err
+	}
+	e, err := lstatAt(l.file, dir, path.Base(name))
+	e.Path = name
+	return e, err
+}
+
+// close lets go of the folder, which may be another one the next time.
+func (l *looker) close() {
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+	l.file, l.err, l.open = nil, nil, false
+}
+
 func infoEntry(name string, info fs.FileInfo) entry {
 	e := entry{Path: name, Mode: uint32(info.Mode().Perm())}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		e.fingerprint = fingerprint{Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano(), Inode: st.Ino}
 		e.Kind = modeKind(st.Mode)
+		e.Links = uint32(st.Nlink) //nolint:gosec // no file has more; its type differs by platform.
 	}
 	return e
 }
@@ -274,8 +317,9 @@ func lstatAt(dir *os.File, dirName, name string) (entry, error) {
 		fingerprint: fingerprint{
 			Size: st.Size, MTime: st.Mtim.Nano(), CTime: st.Ctim.Nano(), Inode: st.Ino,
 		},
-		Path: full,
-		Kind: modeKind(st.Mode),
-		Mode: st.Mode & 0o777,
+		Path:  full,
+		Kind:  modeKind(st.Mode),
+		Mode:  st.Mode & 0o777,
+		Links: uint32(st.Nlink), //nolint:gosec // as above.
 	}, nil
 }

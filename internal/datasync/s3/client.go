@@ -5,13 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
@@ -24,8 +23,10 @@ const defaultRegion = "us-east-1"
 
 // Config is one bucket.
 type Config struct {
-	Host            string // without scheme and port
-	Port            int    // 0: 443
+	Host            string // a name or an address, without scheme and port
+	Port            int    // 0: 443, or 80 for http
+	PlainHTTP       bool   // speak http instead of https
+	VirtualHost     bool   // the bucket is a part of the host's name, as it always is for AWS
 	Bucket          string
 	Region          string // empty: us-east-1
 	AccessKeyID     secret.Value
@@ -44,14 +45,14 @@ type Config struct {
 	Wrap func(http.RoundTripper) http.RoundTripper
 }
 
-const (
-	minPartBytes     = 5 << 20
-	defaultPartBytes = 16 << 20
-)
+const defaultPartBytes = 16 << 20
 
 func (c Config) withDefaults() Config {
 	if c.Port == 0 {
-		c.Port = 443
+		c.Port = portHTTPS
+		if c.PlainHTTP {
+			c.Port = portHTTP
+		}
 	}
 	if c.Region == "" {
 		c.Region = defaultRegion
@@ -67,17 +68,18 @@ func (c Config) withDefaults() Config {
 
 // Validate names the field that is missing or out of range.
 func (c Config) Validate() error {
+	if err := checkHost(c.Host); err != nil {
+		return fmt.Errorf("s3 config: Host %w", err)
+	}
 	switch {
-	case c.Host == "":
-		return errors.New("s3 config: Host is empty")
 	case c.Port < 0 || c.Port > 65535:
 		return fmt.Errorf("s3 config: Port %d is out of range", c.Port)
 	case c.Bucket == "":
 		return errors.New("s3 config: Bucket is empty")
 	case c.AccessKeyID.Empty() || c.SecretAccessKey.Empty():
 		return errors.New("s3 config: AccessKeyID or SecretAccessKey is empty")
-	case c.PartBytes != 0 && c.PartBytes < minPartBytes:
-		return fmt.Errorf("s3 config: PartBytes %d is below %d", c.PartBytes, minPartBytes)
+	case c.PartBytes != 0 && (c.PartBytes < minPartBytes || c.PartBytes > maxPartBytes):
+		return fmt.Errorf("s3 config: PartBytes %d is not from %d to %d", c.PartBytes, minPartBytes, maxPartBytes)
 	}
 	return nil
 }
@@ -88,10 +90,14 @@ type Client struct {
 	transport *http.Transport
 	bucket    string
 	partBytes int64
+	secure    bool // it is spoken to with TLS
 
 	// plain is set once the store refused the SDK's checksums and took the
 	// same request without them; from then on none are sent.
 	plain atomic.Bool
+	// whole and inParts are set once the store took an upload of that form with
+	// checksums: whatever it refuses later, it is not because of them.
+	whole, inParts atomic.Bool
 }
 
 // New returns a client of the bucket in cfg. It does no I/O.
@@ -112,20 +118,24 @@ func New(cfg Config) (*Client, error) {
 		AccessKeyID:     cfg.AccessKeyID.Reveal(),
 		SecretAccessKey: cfg.SecretAccessKey.Reveal(),
 	}
+	at := newEndpoint(cfg)
 	api := awss3.New(awss3.Options{
-		BaseEndpoint: aws.String("https://" + net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port))),
-		Region:       cfg.Region,
-		UsePathStyle: true,
+		Region:             cfg.Region,
+		EndpointResolverV2: at,
+		AuthSchemeResolver: at,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return keys, nil
 		}),
-		HTTPClient: &http.Client{Transport: tripper, CheckRedirect: noRedirect},
+		HTTPClient: &http.Client{Transport: meter{next: tripper, drop: transport.CloseIdleConnections}, CheckRedirect: noRedirect},
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = cfg.Attempts
 			// The caller comes back by itself, so only short trouble is waited out.
 			o.MaxBackoff = time.Second
+			// Attempts bounds the retries of a request. A quota of all requests
+			// together would let those fail that nothing is wrong with.
+			o.RateLimiter = ratelimit.None
 			o.Retryables = append([]retry.IsErrorRetryable{
-				retry.IsErrorRetryableFunc(certificateRefused),
+				retry.IsErrorRetryableFunc(certificateRefused), retry.IsErrorRetryableFunc(unreadable),
 			}, o.Retryables...)
 		}),
 		Logger:                     logging.Nop{},
@@ -134,7 +144,9 @@ func New(cfg Config) (*Client, error) {
 		// Otherwise the SDK warns at each object of a store without checksums.
 		DisableLogOutputChecksumValidationSkipped: true,
 	})
-	return &Client{api: api, transport: transport, bucket: cfg.Bucket, partBytes: cfg.PartBytes}, nil
+	return &Client{
+		api: api, transport: transport, bucket: cfg.Bucket, partBytes: cfg.PartBytes, secure: !cfg.PlainHTTP,
+	}, nil
 }
 
 // certificateRefused makes an end of a server that is not the one meant.

@@ -19,7 +19,12 @@ const (
 	// idleTimeout keeps a connection over one 15-second pause, so that the
 	// next cycle needs no new TLS handshake.
 	idleTimeout = 45 * time.Second
-	maxIdle     = 16
+	// maxIdle is no less than what eight transfers use that send three parts
+	// each: a connection that is not kept costs a handshake.
+	maxIdle = 32
+	// bufferBytes lets a small object and its header leave with one system
+	// call, and large ones in pieces that are worth one.
+	bufferBytes = 32 << 10
 )
 
 // newTransport returns a transport of its own: connections to a store are never
@@ -49,6 +54,8 @@ func newTransport(ca []byte) (*http.Transport, error) {
 		IdleConnTimeout:       idleTimeout,
 		MaxIdleConns:          maxIdle,
 		MaxIdleConnsPerHost:   maxIdle,
+		WriteBufferSize:       bufferBytes,
+		ReadBufferSize:        bufferBytes,
 		// The stored bytes are what was asked for, not a decompressed form.
 		DisableCompression: true,
 	}, nil

@@ -3,10 +3,10 @@
 // signing, the checksums and the multipart uploads, and it turns every failure
 // into one *Error that callers branch on with errors.Is.
 //
-// Invariants: nothing is read from the environment or from shared AWS files;
-// a body is never buffered whole, so memory does not depend on object sizes;
+// Invariants: nothing but a proxy is read from the environment, and nothing from
+// shared AWS files; a body is never buffered whole, so memory does not depend on object sizes;
 // nothing is ever deleted in the store, except the parts of an upload that
-// this process began and gave up.
+// was given up, by this process or at the caller's word (Abort).
 //
 // It may not know what a workload, a volume or an index is.
 package s3

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // The kinds of failure that callers treat differently. Every error of Client
-// matches exactly one of them, or the context's own error.
+// matches exactly one of them, or the context's own error, or what reading the
+// content to be sent failed with.
 var (
 	// ErrNotFound says that there is no object under the key.
 	ErrNotFound = errors.New("object not found")
@@ -28,6 +30,11 @@ var (
 	// ErrUnavailable says that the store did not answer, or answered that it
 	// is not able to serve now: network, TLS, time-out, 5xx, slow-down.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrCertificate says that the server's certificate is not one of the
+	// bucket's authority. It is an ErrUnavailable as well.
+	ErrCertificate = fmt.Errorf("%w: certificate refused", ErrUnavailable)
+	// ErrChanged says that the object is not the version that was asked for.
+	ErrChanged = errors.New("object is another one by now")
 	// ErrRefused is every other answer: the store will not take this request.
 	ErrRefused = errors.New("request refused")
 )
@@ -58,6 +65,9 @@ func (e *Error) Unwrap() []error { return []error{e.kind, e.err} }
 var codeKinds = map[string]error{
 	"NoSuchKey":                   ErrNotFound,
 	"NotFound":                    ErrNotFound,
+	"NoSuchUpload":                ErrNotFound,
+	"PreconditionFailed":          ErrChanged,
+	"InvalidRange":                ErrChanged,
 	"NoSuchBucket":                ErrNoBucket,
 	"InvalidAccessKeyId":          ErrCredentials,
 	"SignatureDoesNotMatch":       ErrCredentials,
@@ -88,6 +98,9 @@ func failure(ctx context.Context, op, key string, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return fmt.Errorf("%s %q: %w", op, key, cause)
 	}
+	if unread, ok := errors.AsType[*readError](err); ok {
+		return fmt.Errorf("%s %q: %w", op, key, unread)
+	}
 	e := &Error{Op: op, Key: key, err: err}
 	if answered, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		e.Status = answered.HTTPStatusCode()
@@ -98,7 +111,9 @@ func failure(ctx context.Context, op, key string, err error) error {
 	if unsent, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
 		e.err = unsent.Err // without the SDK's layers, which say nothing
 	}
-	e.kind = kindOf(e.Code, e.Status)
+	if e.kind = kindOf(e.Code, e.Status); certificateRefused(err) == aws.FalseTernary {
+		e.kind = ErrCertificate
+	}
 	return e
 }
 

@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/url"
 	"strconv"
@@ -131,6 +132,27 @@ func (c *Client) Get(ctx context.Context, key string) (Object, io.ReadCloser, er
 	}
 	o.addMetadata(out.Metadata)
 	return o, &content{ctx: ctx, key: key, body: out.Body}, nil
+}
+
+// GetFrom returns the content of exactly the version o of an object, as List or
+// Head described it, from byte from on. It is ErrChanged when the object is
+// another one by now.
+func (c *Client) GetFrom(ctx context.Context, o Object, from int64) (io.ReadCloser, error) {
+	out, err := c.api.GetObject(ctx, &awss3.GetObjectInput{
+		Bucket: &c.bucket, Key: &o.Key,
+		Range:   aws.String("bytes=" + strconv.FormatInt(from, 10) + "-"),
+		IfMatch: aws.String(strconv.Quote(o.ETag)),
+	})
+	if err != nil {
+		return nil, failure(ctx, "GetObject", o.Key, err)
+	}
+	body := &content{ctx: ctx, key: o.Key, body: out.Body}
+	// A store may not know conditions, or ranges.
+	if trimETag(out.ETag) != o.ETag || aws.ToInt64(out.ContentLength) != o.Size-from {
+		_ = body.Close()
+		return nil, &Error{Op: "GetObject", Key: o.Key, kind: ErrChanged, err: errors.New("another version, or not the range asked for")}
+	}
+	return body, nil
 }
 
 // content gives the errors of a body the form of all other errors.

@@ -8,22 +8,13 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/middleware"
-	"golang.org/x/sync/errgroup"
-)
-
-const (
-	maxParts = 10_000 // the protocol's bound
-	// parallelParts is how many parts of one object travel at once. They are
-	// read from the file as they go, so this costs connections, not memory.
-	parallelParts = 3
-	abortTimeout  = 5 * time.Second
 )
 
 // Upload is one object to be stored.
@@ -36,6 +27,16 @@ type Upload struct {
 	// SHA256 is the digest of Body, when it is known: it is stored beside the
 	// content, and for an upload in one request the store checks it.
 	SHA256 []byte
+	// Moved, when set, is told how many more bytes of Body travelled, by several
+	// goroutines at once; a negative number takes back those of an attempt that
+	// is repeated. It may block to slow the upload down.
+	Moved func(bytes int64)
+	// Piece is the most that Moved is told of at once; 0: what the transport reads.
+	// Who holds up small pieces lets no connection stand still for long.
+	Piece int
+	// Resume lets an upload in parts go on after it failed or the process
+	// ended; nil: what failed is aborted.
+	Resume *Resume
 }
 
 func (u Upload) metadata() map[string]string {
@@ -52,19 +53,38 @@ func (u Upload) metadata() map[string]string {
 // Put stores the object, in parts when it is large, and returns its ETag. The
 // object appears in the store whole or not at all.
 func (c *Client) Put(ctx context.Context, u Upload) (string, error) {
-	if !c.plain.Load() {
-		etag, err := c.put(ctx, u, true)
-		if !checksumRefused(err) {
-			return etag, err
-		}
-		etag, plainErr := c.put(ctx, u, false)
-		if plainErr != nil {
-			return "", err
-		}
-		c.plain.Store(true)
-		return etag, nil
+	if u.Size > maxObjectBytes {
+		return "", &Error{Op: "PutObject", Key: u.Key, kind: ErrRefused, err: errTooLarge}
 	}
-	return c.put(ctx, u, false)
+	ctx = metered(ctx, u)
+	if etag, err := c.goOn(ctx, u); !errors.Is(err, errForgotten) {
+		return etag, err
+	}
+	if c.plain.Load() {
+		return c.put(ctx, u, false)
+	}
+	etag, err := c.put(ctx, u, true)
+	taken := c.form(u)
+	if err == nil {
+		taken.Store(true)
+	}
+	if taken.Load() || !checksumRefused(err) {
+		return etag, err
+	}
+	etag, plainErr := c.put(ctx, u, false)
+	if plainErr != nil {
+		return "", err
+	}
+	c.plain.Store(true)
+	return etag, nil
+}
+
+// form returns what is known about uploads of the form that u takes.
+func (c *Client) form(u Upload) *atomic.Bool {
+	if u.Size > c.partBytes {
+		return &c.inParts
+	}
+	return &c.whole
 }
 
 // checksumRefused reports whether err may be the answer of a store that does
@@ -92,13 +112,13 @@ func (c *Client) put(ctx context.Context, u Upload, checksums bool) (string, err
 	in := &awss3.PutObjectInput{
 		Bucket:        &c.bucket,
 		Key:           &u.Key,
-		Body:          io.NewSectionReader(u.Body, 0, u.Size),
+		Body:          newFileBody(u.Body, 0, u.Size),
 		ContentLength: &u.Size,
 		Metadata:      u.metadata(),
 	}
 	opts := []func(*awss3.Options){checksumOption(checksums)}
 	if len(u.SHA256) > 0 {
-		opts = append(opts, signedDigest(u.SHA256))
+		opts = append(opts, signedDigest(hex.EncodeToString(u.SHA256)))
 		if checksums {
 			in.ChecksumSHA256 = aws.String(base64.StdEncoding.EncodeToString(u.SHA256))
 		}
@@ -121,8 +141,7 @@ func checksumOption(on bool) func(*awss3.Options) {
 // signedDigest signs the request with the digest that is known already: every
 // store checks it, whatever it knows of checksums, and the body is not read
 // once more to compute it.
-func signedDigest(sum []byte) func(*awss3.Options) {
-	digest := hex.EncodeToString(sum)
+func signedDigest(digest string) func(*awss3.Options) {
 	set := middleware.InitializeMiddlewareFunc("FlottaSignedDigest", func(
 		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
 	) (middleware.InitializeOutput, middleware.Metadata, error) {
@@ -133,83 +152,4 @@ func signedDigest(sum []byte) func(*awss3.Options) {
 			return s.Initialize.Add(set, middleware.After)
 		})
 	}
-}
-
-// putParts uploads u in parts that are read from the file as they are sent.
-func (c *Client) putParts(ctx context.Context, u Upload, checksums bool) (string, error) {
-	option := checksumOption(checksums)
-	begun, err := c.api.CreateMultipartUpload(ctx, &awss3.CreateMultipartUploadInput{
-		Bucket: &c.bucket, Key: &u.Key, Metadata: u.metadata(),
-	}, option)
-	if err != nil {
-		return "", failure(ctx, "CreateMultipartUpload", u.Key, err)
-	}
-	parts, err := c.sendParts(ctx, u, begun.UploadId, option)
-	if err != nil {
-		c.abort(ctx, u.Key, begun.UploadId)
-		return "", err
-	}
-	out, err := c.api.CompleteMultipartUpload(ctx, &awss3.CompleteMultipartUploadInput{
-		Bucket: &c.bucket, Key: &u.Key, UploadId: begun.UploadId,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
-	}, option)
-	if err != nil {
-		c.abort(ctx, u.Key, begun.UploadId)
-		return "", failure(ctx, "CompleteMultipartUpload", u.Key, err)
-	}
-	return trimETag(out.ETag), nil
-}
-
-func (c *Client) sendParts(
-	ctx context.Context, u Upload, id *string, option func(*awss3.Options),
-) ([]types.CompletedPart, error) {
-	size := partSize(u.Size, c.partBytes)
-	parts := make([]types.CompletedPart, (u.Size+size-1)/size)
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelParts)
-	for i := range parts {
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() error {
-			offset := int64(i) * size
-			length := min(size, u.Size-offset)
-			number := int32(i + 1) //nolint:gosec // at most maxParts.
-			out, err := c.api.UploadPart(ctx, &awss3.UploadPartInput{
-				Bucket: &c.bucket, Key: &u.Key, UploadId: id, PartNumber: &number,
-				Body: io.NewSectionReader(u.Body, offset, length), ContentLength: &length,
-			}, option)
-			if err != nil {
-				return failure(ctx, "UploadPart", u.Key, err)
-			}
-			parts[i] = types.CompletedPart{
-				PartNumber: &number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32,
-			}
-			return nil
-		})
-	}
-	return parts, group.Wait()
-}
-
-// partSize returns the least size of at least wanted bytes, in whole MiB, with
-// which an object of total bytes has no more parts than the protocol allows.
-func partSize(total, wanted int64) int64 {
-	least := (total + maxParts - 1) / maxParts
-	if least <= wanted {
-		return wanted
-	}
-	const mib = 1 << 20
-	return (least + mib - 1) / mib * mib
-}
-
-// abort frees the parts of an upload that was given up. It works after ctx
-// ended, because that is when most uploads are given up.
-func (c *Client) abort(ctx context.Context, key string, id *string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
-	defer cancel()
-	// A store that is out of reach keeps the parts until its own rules for
-	// incomplete uploads remove them; there is nobody to tell.
-	_, _ = c.api.AbortMultipartUpload(ctx, &awss3.AbortMultipartUploadInput{
-		Bucket: &c.bucket, Key: &key, UploadId: id,
-	})
 }
