@@ -54,7 +54,7 @@ func TestAbsentSocketIsUnavailable(t *testing.T) {
 		"pods":    func() error { _, err := c.Pods(t.Context(), "x"); return err },
 		"events":  func() error { _, err := c.Events(t.Context(), podman.EventFilter{}); return err },
 		"pull":    func() error { _, err := c.PullImage(t.Context(), podman.Pull{Reference: "x"}); return err },
-		"secret":  func() error { return c.CreateSecret(t.Context(), "x", []byte("y")) },
+		"secret":  func() error { return c.CreateSecret(t.Context(), podman.NewSecret{Name: "x", Data: []byte("y")}) },
 	} {
 		if err := call(); !errors.Is(err, podman.ErrUnavailable) {
 			t.Errorf("%s: %v, want ErrUnavailable", name, err)

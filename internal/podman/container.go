@@ -16,8 +16,11 @@ type ContainerSummary struct {
 	Image     string            `json:"Image"`
 	ImageID   string            `json:"ImageID"`
 	State     string            `json:"State"`
+	Health    string            `json:"Status"` // of its health check; empty without one
 	PodID     string            `json:"Pod"`
+	PodName   string            `json:"PodName"`
 	Infra     bool              `json:"IsInfra"`
+	PID       int               `json:"Pid"` // of its first process; of the past when it does not run
 	ExitCode  int32             `json:"ExitCode"`
 	StartedAt UnixTime          `json:"StartedAt"`
 	Labels    map[string]string `json:"Labels"`
@@ -40,17 +43,19 @@ func (t *UnixTime) UnmarshalJSON(raw []byte) error {
 }
 
 // Containers lists the containers, running or not, that carry label, given as
-// key or key=value. Infra and service containers carry no pod's labels.
+// key or key=value; all of them when it is empty. Infra and service containers
+// carry no pod's labels.
 func (c *Client) Containers(ctx context.Context, label string) ([]ContainerSummary, error) {
-	f, err := filters(map[string][]string{"label": {label}})
-	if err != nil {
-		return nil, fmt.Errorf("list containers: %w", err)
+	query := url.Values{"all": {"true"}}
+	if label != "" {
+		f, err := filters(map[string][]string{"label": {label}})
+		if err != nil {
+			return nil, fmt.Errorf("list containers: %w", err)
+		}
+		query.Set("filters", f)
 	}
 	var list []ContainerSummary
-	r := request{
-		method: http.MethodGet, path: "/containers/json",
-		query: url.Values{"all": {"true"}, "filters": {f}},
-	}
+	r := request{method: http.MethodGet, path: "/containers/json", query: query}
 	if err := c.call(ctx, r, &list); err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
@@ -66,13 +71,30 @@ type Container struct {
 	ImageName    string         `json:"ImageName"`
 	ImageDigest  string         `json:"ImageDigest"`
 	RestartCount int            `json:"RestartCount"` // by Podman's restart policy
+	Created      time.Time      `json:"Created"`
 	State        ContainerState `json:"State"`
+	Host         HostConfig     `json:"HostConfig"`
+}
+
+// HostConfig is what a container was given of the host.
+type HostConfig struct {
+	// NetworkMode is host, container:<ID> for one that shares another's, or the
+	// kind of a network of its own, such as bridge.
+	NetworkMode string    `json:"NetworkMode"`
+	Log         LogConfig `json:"LogConfig"`
+}
+
+// LogConfig says where a container's output goes.
+type LogConfig struct {
+	Driver string `json:"Type"` // journald, k8s-file, none …
+	Path   string `json:"Path"` // of the driver's file; empty for a driver without one
 }
 
 // ContainerState is a container's life so far.
 type ContainerState struct {
 	Status     string    `json:"Status"`
 	Running    bool      `json:"Running"`
+	PID        int       `json:"Pid"` // 0 when it does not run
 	OOMKilled  bool      `json:"OOMKilled"`
 	ExitCode   int32     `json:"ExitCode"`
 	Error      string    `json:"Error"`

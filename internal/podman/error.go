@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"syscall"
 )
 
 // Sentinels for errors.Is.
@@ -13,12 +15,15 @@ var (
 	ErrNotFound = errors.New("podman: not found")
 	// ErrExists: the name is taken.
 	ErrExists = errors.New("podman: name in use")
+	// ErrNoSpace: a file system is full.
+	ErrNoSpace = errors.New("podman: no space left")
 	// ErrUnavailable: nobody answers on the socket.
 	ErrUnavailable = errors.New("podman: unavailable")
 )
 
-// APIError is what Podman refused a call with. It is ErrNotFound for errors.Is
-// when Status is 404.
+// APIError is what Podman refused a call with. For errors.Is it is ErrNotFound
+// when Status is 404, and ErrNoSpace when the message has the system's words for
+// that: Podman has no other sign of it.
 type APIError struct {
 	Status  int    // HTTP status; 0 when Podman reported it inside a stream
 	Cause   string // the innermost error
@@ -39,7 +44,14 @@ func (e *APIError) Error() string {
 
 // Is reports whether target is the sentinel of this error's status.
 func (e *APIError) Is(target error) bool {
-	return target == ErrNotFound && e.Status == http.StatusNotFound
+	switch target {
+	case ErrNotFound:
+		return e.Status == http.StatusNotFound
+	case ErrNoSpace:
+		return strings.Contains(e.Error(), syscall.ENOSPC.Error()) || strings.Contains(e.Error(), syscall.EDQUOT.Error())
+	default:
+		return false
+	}
 }
 
 func decodeError(status int, raw []byte) *APIError {

@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// Event is something that happened to a container or a pod.
+// Event is something that happened to a container, a pod or an image.
 type Event struct {
-	Type   string // container or pod
+	Type   string // container, pod or image
 	Action string // start, died, remove, health_status …
 	ID     string
 	Labels map[string]string // of a container; with name, image and the like mixed in
+	Health string            // of a container, with the action health_status; may be empty
 	Time   time.Time
 }
 
@@ -96,13 +97,14 @@ func decodeEvent(raw []byte) (Event, error) {
 			ID         string
 			Attributes map[string]string
 		}
-		TimeNano int64 `json:"timeNano"`
+		HealthStatus string
+		TimeNano     int64 `json:"timeNano"`
 	}
 	if err := json.Unmarshal(raw, &w); err != nil {
 		return Event{}, err
 	}
 	return Event{
 		Type: w.Type, Action: w.Action, ID: w.Actor.ID, Labels: w.Actor.Attributes,
-		Time: time.Unix(0, w.TimeNano).UTC(),
+		Health: w.HealthStatus, Time: time.Unix(0, w.TimeNano).UTC(),
 	}, nil
 }

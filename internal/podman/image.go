@@ -31,6 +31,48 @@ func (c *Client) ImageExists(ctx context.Context, reference string) (bool, error
 	}
 }
 
+// Image is an image in local storage.
+type Image struct {
+	ID         string   `json:"Id"`
+	Names      []string `json:"RepoTags"` // with tags; may hold digests too
+	Digests    []string `json:"RepoDigests"`
+	Size       int64    `json:"Size"`       // bytes, with the layers that it shares
+	Containers int      `json:"Containers"` // made from it; a list tells, an inspection does not
+}
+
+// Image inspects one image by reference or ID; ErrNotFound when there is none.
+func (c *Client) Image(ctx context.Context, reference string) (Image, error) {
+	var out Image
+	r := request{method: http.MethodGet, path: "/images/" + url.PathEscape(reference) + "/json"}
+	if err := c.call(ctx, r, &out); err != nil {
+		return Image{}, fmt.Errorf("inspect image %s: %w", reference, err)
+	}
+	return out, nil
+}
+
+// Images lists all images but those that are only steps of others.
+func (c *Client) Images(ctx context.Context) ([]Image, error) {
+	var list []Image
+	if err := c.call(ctx, request{method: http.MethodGet, path: "/images/json"}, &list); err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	return list, nil
+}
+
+// RemoveImage removes a name, and with its only name, or by its ID, the image;
+// ErrNotFound when there is none. An image that a container uses, and by ID one
+// with several names, is refused.
+func (c *Client) RemoveImage(ctx context.Context, name string) error {
+	r := request{
+		method: http.MethodDelete, path: "/images/" + url.PathEscape(name),
+		query: url.Values{"force": {"false"}},
+	}
+	if err := c.call(ctx, r, nil); err != nil {
+		return fmt.Errorf("remove image %s: %w", name, err)
+	}
+	return nil
+}
+
 // Pull asks for one image.
 type Pull struct {
 	Reference string

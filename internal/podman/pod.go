@@ -53,3 +53,13 @@ func (c *Client) RemovePod(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// UnpausePod lets the paused containers of the pod run again; ErrNotFound when
+// there is no such pod. Those that run already are left as they are.
+func (c *Client) UnpausePod(ctx context.Context, name string) error {
+	r := request{method: http.MethodPost, path: "/pods/" + url.PathEscape(name) + "/unpause"}
+	if err := c.call(ctx, r, nil); err != nil {
+		return fmt.Errorf("unpause pod %s: %w", name, err)
+	}
+	return nil
+}

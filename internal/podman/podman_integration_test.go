@@ -200,18 +200,22 @@ func (e *engine) testImages(t *testing.T) {
 
 func (e *engine) testSecrets(t *testing.T) {
 	ctx := t.Context()
-	if err := e.CreateSecret(ctx, "one", []byte(`{"key":"dmFsdWU="}`)); err != nil {
+	if err := e.CreateSecret(ctx, podman.NewSecret{Name: "one", Data: []byte(`{"key":"dmFsdWU="}`), Labels: map[string]string{label: "x, y"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.CreateSecret(ctx, "one", []byte("other")); !errors.Is(err, podman.ErrExists) {
+	if err := e.CreateSecret(ctx, podman.NewSecret{Name: "one", Data: []byte("other")}); !errors.Is(err, podman.ErrExists) {
 		t.Errorf("a taken name: %v, want ErrExists", err)
 	}
-	if err := e.CreateSecret(ctx, "empty", nil); err == nil || errors.Is(err, podman.ErrExists) {
+	if err := e.CreateSecret(ctx, podman.NewSecret{Name: "empty"}); err == nil || errors.Is(err, podman.ErrExists) {
 		t.Errorf("no data: %v", err)
 	}
 	list, err := e.Secrets(ctx)
 	if err != nil || !slices.ContainsFunc(list, func(s podman.Secret) bool { return s.Name == "one" && !s.Created.IsZero() }) {
 		t.Errorf("list %+v, %v", list, err)
+	}
+	// A list of Podman 4.3 lacks them.
+	if one, err := e.Secret(ctx, "one"); err != nil || one.Labels[label] != "x, y" {
+		t.Errorf("inspected %+v, %v", one, err)
 	}
 	m := e.with(t)
 	m.play("uses-secret", "Never", `, env: [{name: A, valueFrom: {secretKeyRef: {name: one, key: key}}}, {name: APP_ARGS, value: exit 0}], envFrom: [{secretRef: {name: one}}]`, "exit", "0")

@@ -2,6 +2,7 @@ package podman
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 type Secret struct {
 	ID      string
 	Name    string
+	Labels  map[string]string // none before Podman 4.3, whose lists lack them too
 	Created time.Time
 }
 
@@ -20,12 +22,13 @@ type wireSecret struct {
 	ID        string    `json:"ID"`
 	CreatedAt time.Time `json:"CreatedAt"`
 	Spec      struct {
-		Name string `json:"Name"`
+		Name   string            `json:"Name"`
+		Labels map[string]string `json:"Labels"`
 	} `json:"Spec"`
 }
 
 func (w wireSecret) secret() Secret {
-	return Secret{ID: w.ID, Name: w.Spec.Name, Created: w.CreatedAt}
+	return Secret{ID: w.ID, Name: w.Spec.Name, Labels: w.Spec.Labels, Created: w.CreatedAt}
 }
 
 // Secrets lists all of the user's secrets.
@@ -51,13 +54,26 @@ func (c *Client) Secret(ctx context.Context, name string) (Secret, error) {
 	return w.secret(), nil
 }
 
-// CreateSecret stores data, 1 to 511,999 bytes, under name; ErrExists when the
-// name is taken, whatever its data.
-func (c *Client) CreateSecret(ctx context.Context, name string, data []byte) error {
-	r := request{
-		method: http.MethodPost, path: "/secrets/create",
-		query: url.Values{"name": {name}, "driver": {"file"}}, body: data,
+// NewSecret is a secret to be made.
+type NewSecret struct {
+	Name   string
+	Data   []byte            // 1 to 511,999 bytes
+	Labels map[string]string // which Podman before 4.3 leaves out
+}
+
+// CreateSecret stores a secret; ErrExists when the name is taken, whatever its
+// data.
+func (c *Client) CreateSecret(ctx context.Context, s NewSecret) error {
+	name := s.Name
+	query := url.Values{"name": {name}, "driver": {"file"}}
+	if len(s.Labels) > 0 {
+		labels, err := json.Marshal(s.Labels)
+		if err != nil {
+			return fmt.Errorf("create secret %s: labels: %w", name, err)
+		}
+		query.Set("labels", string(labels))
 	}
+	r := request{method: http.MethodPost, path: "/secrets/create", query: query, body: s.Data}
 	err := c.call(ctx, r, nil)
 	if err == nil {
 		return nil

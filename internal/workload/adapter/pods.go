@@ -167,7 +167,7 @@ func (p *Pods) Secrets(ctx context.Context) ([]string, error) {
 
 // CreateSecret makes a secret unless it is there.
 func (p *Pods) CreateSecret(ctx context.Context, name string, data secret.Value) error {
-	err := p.client.CreateSecret(ctx, name, []byte(data.Reveal()))
+	err := p.client.CreateSecret(ctx, podman.NewSecret{Name: name, Data: []byte(data.Reveal())})
 	if errors.Is(err, podman.ErrExists) {
 		return nil
 	}
