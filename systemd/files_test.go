@@ -2,6 +2,8 @@ package systemd
 
 import (
 	"io/fs"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -33,4 +35,53 @@ func TestEveryFileHasItsPlace(t *testing.T) {
 			t.Errorf("InstallPath(%q) = %q, want %q", path, got, want)
 		}
 	}
+}
+
+// TestTwoTemplatesAreOne holds the template of the system's manager to that of
+// flotta's: what is learned about the one must not be missed in the other.
+func TestTwoTemplatesAreOne(t *testing.T) {
+	t.Parallel()
+	for name, own := range map[string][2][]string{ // lines of the user's, lines of the system's
+		"flotta-workload@.service": {
+			{"RequiresMountsFor=/var/local/yggdrasil/device %h"},
+			{"RequiresMountsFor=/var/local/yggdrasil/device /var/lib/containers"},
+		},
+		"flotta-workloads.target": {
+			{"ConditionUser=flotta", "WantedBy=default.target"},
+			{"WantedBy=multi-user.target"},
+		},
+		"flotta.slice": {},
+	} {
+		user, system := directives(t, "user/"+name), directives(t, "system/"+name)
+		for i, lines := range [][]string{user, system} {
+			for _, line := range own[i] {
+				if !slices.Contains(lines, line) {
+					t.Errorf("%s lacks %q", name, line)
+				}
+			}
+		}
+		is := func(i int) func(string) bool {
+			return func(line string) bool { return slices.Contains(own[i], line) }
+		}
+		user, system = slices.DeleteFunc(user, is(0)), slices.DeleteFunc(system, is(1))
+		if !slices.Equal(user, system) {
+			t.Errorf("%s: the user's %q\nthe system's %q", name, user, system)
+		}
+	}
+}
+
+// directives returns the lines of a unit that systemd heeds.
+func directives(t *testing.T, path string) []string {
+	t.Helper()
+	raw, err := Files.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(raw)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	return out
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +26,23 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command(os.Getenv, os.Stdout, os.Stderr).ExecuteContext(ctx)
 	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "flotta-agent:", err)
-		os.Exit(1)
+	os.Exit(exitCode(err, os.Stderr))
+}
+
+// exitCode says what went wrong, unless that was said already, and returns the
+// code that the program ends with.
+func exitCode(err error, stderr io.Writer) int {
+	code := 1
+	exit, ok := errors.AsType[*exitError](err)
+	if ok {
+		code, err = exit.code, exit.err
 	}
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "flotta-agent:", err) // there is nobody else to tell
+	} else if !ok {
+		code = 0
+	}
+	return code
 }
 
 // command is the whole program, with its environment and its outputs.
@@ -52,7 +66,8 @@ func command(env func(string) string, stdout, stderr io.Writer) *cobra.Command {
 			_, err := fmt.Fprintln(stdout, version)
 			return err
 		},
-	})
+	}, statusCommand(env, stdout), syncCommand(env, stdout), metricsCommand(env, stdout), levelCommand(env, stdout),
+		doctorCommand(env, stdout), bundleCommand(env, stdout, stderr))
 	return root
 }
 
@@ -61,20 +76,19 @@ func work(ctx context.Context, env func(string) string, stderr io.Writer) error 
 	if env("YGG_SOCKET_ADDR") == "" {
 		return errors.New("YGG_SOCKET_ADDR is not set: yggdrasil starts this program, see flotta-agent --help")
 	}
-	path := env("FLOTTA_CONFIG")
-	if path == "" {
-		path = agent.DefaultConfigPath
-	}
-	cfg, err := agent.LoadConfig(path)
+	cfg, err := agent.LoadConfig(cmp.Or(env("FLOTTA_CONFIG"), agent.DefaultConfigPath))
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.Level()}))
+	level := new(slog.LevelVar) // can be changed while the agent runs
+	level.Set(cfg.Level())
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	log.Info("agent started", "version", version)
 	return agent.RunWorker(ctx, cfg, agent.WorkerEnv{
 		SocketAddr: env("YGG_SOCKET_ADDR"),
 		ConfigDir:  env("YGG_CONFIG_DIR"),
 		ClientID:   env("YGG_CLIENT_ID"),
 		Version:    version,
+		Level:      level,
 	}, log)
 }

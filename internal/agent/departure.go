@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/desired"
@@ -20,6 +21,9 @@ const (
 	stepDelivered  = "leave-delivered"
 	stepWithdrawn  = "leave-withdrawn"
 	stepRemoved    = "leave-removed"
+	stepLast       = "leave-last-delivered"
+	stepGivenUp    = "leave-relinquished"
+	stepPurged     = "leave-purged"
 	stepSpoolGone  = "leave-spool-gone"
 	stepSurrender  = "leave-credential-back"
 	stepMarked     = "leave-restart-marked"
@@ -28,6 +32,8 @@ const (
 	// followTimeout bounds the wait for the sync's index, which is a cache: a
 	// full disk must not keep a device from leaving.
 	followTimeout = 15 * time.Second
+	// purgeTimeout bounds each of the purges: what they leave is in nobody's way.
+	purgeTimeout = time.Minute
 )
 
 // departure is the way out of being managed. What there is to do is read off the
@@ -35,9 +41,11 @@ const (
 // on:
 //
 //	leaving    deliver what the workloads wrote, for a while
-//	withdrawn  wait until they are removed; empty the spool; give the
+//	withdrawn  wait until they are removed, and their last files delivered; give
+//	           up what could not be; purge; empty the spool; give the
 //	           credential back; have yggd restarted
-//	untold     done: the device is as it was delivered, with its volumes
+//	untold     done: the device is as it was delivered, but for the volumes that
+//	           are kept, see retirement, and those that were given up
 type departure struct {
 	store     *desired.Store
 	deliver   func(context.Context) error // may take until its context ends
@@ -49,10 +57,19 @@ type departure struct {
 	events    *diskq.Queue
 	surrender func() error
 	rebirth   rebirth
-	timeout   time.Duration // of the delivery
+	timeout   time.Duration // of the delivery, and again of what was written last
+	volumes   volumes
+	purges    []purge       // once everything is removed, in this order
 	step      func(string)  // nil but in tests of crashes
 	again     chan struct{} // has one: the beginning could not be recorded
 	log       *slog.Logger
+}
+
+// purge clears something that workloads have in common. It may be called more
+// than once.
+type purge struct {
+	name string
+	run  func(context.Context) error
 }
 
 // begin records that the device leaves. A disk that does not take it is tried
@@ -131,9 +148,9 @@ func (d *departure) end(ctx context.Context) error {
 		return nil // the next start tries again
 	}
 	if err != nil {
-		d.log.Warn("not all was delivered before the device leaves; it stays in the volumes", "timeout", d.timeout, "err", err)
+		d.log.Warn("not all was delivered before the device leaves", "timeout", d.timeout, "err", err)
 	} else {
-		d.log.Info("last files delivered")
+		d.log.Info("what was left is delivered")
 	}
 	d.passed(stepDelivered)
 	if err := d.store.Withdraw(); err != nil {
@@ -149,6 +166,17 @@ func (d *departure) clear(ctx context.Context) error {
 		return err
 	}
 	d.passed(stepRemoved)
+	d.awaitDelivery(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	d.passed(stepLast)
+	if err := d.relinquish(); err != nil {
+		return err
+	}
+	d.passed(stepGivenUp)
+	d.purge(ctx)
+	d.passed(stepPurged)
 	followed, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
 	if err := d.follow(followed); err != nil {
@@ -178,6 +206,47 @@ func (d *departure) clear(ctx context.Context) error {
 	return nil
 }
 
+// awaitDelivery waits until what the workloads wrote while they were ended is
+// delivered too, for a while.
+func (d *departure) awaitDelivery(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	for {
+		now := d.store.Current()
+		if !slices.ContainsFunc(now.State().Retired, func(r desired.Retired) bool { return !r.Delivered }) {
+			return
+		}
+		select {
+		case <-now.Superseded():
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// relinquish gives up what is not delivered: nobody will have it but whoever
+// comes to the device.
+func (d *departure) relinquish() error {
+	kept, err := d.store.Relinquish()
+	for _, w := range kept {
+		if there, _ := d.volumes.has(w.Name); there {
+			d.log.Warn("volume stays for good: not all of it could be delivered before the device left",
+				"workload", w.Name, "path", d.volumes.path(w.Name))
+		}
+	}
+	return err
+}
+
+func (d *departure) purge(ctx context.Context) {
+	for _, p := range d.purges {
+		ctx, cancel := context.WithTimeout(ctx, purgeTimeout)
+		if err := p.run(ctx); err != nil {
+			d.log.Warn("the device leaves something behind", "what", p.name, "err", err)
+		}
+		cancel()
+	}
+}
+
 // restart has a yggd restarted that is mute. This process ends with it.
 func (d *departure) restart(ctx context.Context) {
 	if err := d.rebirth.finish(ctx); err != nil && ctx.Err() == nil {
@@ -203,21 +272,11 @@ func (d *departure) removed(ctx context.Context) error {
 
 // emptySpool drops what nobody is left to be told.
 func (d *departure) emptySpool() error {
-	for {
-		entries, err := d.events.Read(maxSpoolRead)
-		if err == nil && len(entries) > 0 {
-			err = d.events.Ack(entries[len(entries)-1].Seq)
-		}
-		if err != nil {
-			return fmt.Errorf("empty event queue: %w", err)
-		}
-		if len(entries) == 0 {
-			return nil
-		}
+	if err := d.events.Clear(); err != nil {
+		return fmt.Errorf("empty event queue: %w", err)
 	}
+	return nil
 }
-
-const maxSpoolRead = 1000
 
 func (d *departure) passed(step string) {
 	if d.step != nil {

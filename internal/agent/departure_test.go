@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/project-flotta/flotta-agent/internal/datasync"
 	"github.com/project-flotta/flotta-agent/internal/desired"
 	"github.com/project-flotta/flotta-agent/internal/diskq"
 	"github.com/project-flotta/flotta-agent/internal/identity"
@@ -35,11 +36,16 @@ type host struct {
 	done       []string // what happened, in order
 	unreturned error
 	hang       bool // deliveries last until their end
+	occurred   []protocol.EventInfo
+	bucket     *bucket
+	retention  time.Duration
 
 	// Of the agent that runs.
+	early   func() // what happens between the start of an agent and that of its parts
 	store   *desired.Store
 	events  *diskq.Queue
 	leave   *departure
+	retire  *retirement
 	stop    func()
 	crashAt string
 	dead    bool
@@ -48,7 +54,7 @@ type host struct {
 func newHost(t *testing.T) *host {
 	t.Helper()
 	dir := t.TempDir()
-	h := &host{t: t, dir: dir, world: workloadtest.NewWorld(dir)}
+	h := &host{t: t, dir: dir, world: workloadtest.NewWorld(dir), bucket: newBucket(), retention: 3 * time.Hour}
 	h.world.Publish("good:1", workloadtest.Good)
 	return h
 }
@@ -108,19 +114,44 @@ func (h *host) start(crashAt string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	volumes := volumes{dir: filepath.Join(h.dir, "volumes")}
+	engine, err := datasync.New(datasync.Config{
+		Desired: h.store, VolumesDir: volumes.dir, IndexPath: filepath.Join(h.dir, "datasync.db"),
+		Interval: time.Hour, Settle: -1, ReserveBytes: -1, Log: log,
+		Walk: -1, // waiting for the kernel's notifications would keep the bubble's clock from moving
+		Open: func(desired.Storage) (datasync.Store, error) { return h.bucket, nil },
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.retire = &retirement{
+		store: h.store, deliver: engine.Deliver, stamp: engine.Stamp, workloads: r, step: step, log: log,
+		manifests: filepath.Join(h.dir, "workloads"), volumes: volumes, retention: h.retention,
+		event: h.event, changed: func() {}, removal: make(chan struct{}, 1),
+	}
 	h.leave = &departure{
 		store: h.store, events: h.events, workloads: r, step: step, log: log,
-		again: make(chan struct{}, 1), timeout: time.Minute,
-		deliver:   h.deliver,
-		follow:    func(context.Context) error { return nil },
+		again: make(chan struct{}, 1), timeout: time.Minute, volumes: volumes,
+		purges:    []purge{{"images", func(context.Context) error { h.note("purge"); return errors.New("podman is away") }}},
+		deliver:   h.deliver(engine.Flush),
+		follow:    engine.Follow,
 		surrender: func() error { h.note("surrender"); return h.returned() },
 		rebirth: rebirth{
 			path: filepath.Join(h.dir, "yggd-restart.json"), current: fmt.Sprint("yggd ", h.yggd),
 			restart: func(context.Context) error { h.note("restart"); return nil },
 		},
 	}
+	if h.early != nil {
+		h.early()
+	}
 	var tasks sync.WaitGroup
 	tasks.Go(func() { _ = r.Run(ctx) })
+	tasks.Go(func() {
+		if err := engine.Run(ctx); err != nil {
+			h.t.Errorf("sync: %v", err)
+		}
+	})
+	tasks.Go(func() { _ = h.retire.Run(ctx) })
 	tasks.Go(func() { _ = h.leave.Run(ctx) })
 	h.stop = func() {
 		cancel()
@@ -132,19 +163,27 @@ func (h *host) start(crashAt string) {
 }
 
 // deliver looks at what is there to be delivered.
-func (h *host) deliver(ctx context.Context) error {
-	h.note("deliver")
-	if len(h.store.Current().State().Workloads) == 0 {
-		h.note("nothing to deliver")
+func (h *host) deliver(flush func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		h.note("deliver")
+		if len(h.store.Current().State().Workloads) == 0 {
+			h.note("nothing to deliver")
+		}
+		if h.world.Digest("w") == "" {
+			h.note("delivered after the removal")
+		}
+		if h.hang {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return flush(ctx)
 	}
-	if h.world.Digest("w") == "" {
-		h.note("delivered after the removal")
-	}
-	if h.hang {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	return nil
+}
+
+func (h *host) event(e protocol.EventInfo) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.occurred = append(h.occurred, e)
 }
 
 func (h *host) returned() error {
@@ -216,7 +255,7 @@ func TestDepartureInOrder(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		want := "deliver surrender restart"
+		want := "deliver purge surrender restart"
 		if got := h.all(); got != want {
 			t.Errorf("done %q, want %q", got, want)
 		}
@@ -242,7 +281,8 @@ func TestDepartureInOrder(t *testing.T) {
 func TestDepartureKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	for _, at := range []string{
-		stepLeaving, stepDelivered, stepWithdrawn, stepRemoved, stepSpoolGone, stepSurrender, stepMarked, stepForgotten,
+		stepLeaving, stepDelivered, stepWithdrawn, stepRemoved, stepLast, stepGivenUp, stepPurged,
+		stepSpoolGone, stepSurrender, stepMarked, stepForgotten, stepEnded, stepSent, stepRecorded,
 		"remove-begin", "remove-disabled", "remove-stopped", "remove-pod", "removed",
 	} {
 		for _, reboot := range []bool{false, true} {

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// stopBudget bounds the whole shutdown. A component that does not end in time is
-// abandoned: being killed at any instruction is a supported way to stop.
+// stopBudget bounds the whole shutdown, beyond the time that its tasks ask for. A
+// component that does not end in time is abandoned: being killed at any
+// instruction is a supported way to stop.
 const stopBudget = 10 * time.Second
 
 // task is a component under supervision. Run blocks until its context ends and
@@ -17,6 +18,8 @@ const stopBudget = 10 * time.Second
 type task struct {
 	name string
 	run  func(context.Context) error
+	// last is how much longer than others it may take to end.
+	last time.Duration
 }
 
 // supervise starts the tasks in order and, when ctx ends or one of them returns,
@@ -47,7 +50,11 @@ func supervise(ctx context.Context, tasks ...task) (err error) {
 		failure = errors.New("a component ended before it was asked to")
 	}
 
-	deadline := time.NewTimer(stopBudget)
+	budget := stopBudget
+	for _, t := range tasks {
+		budget += t.last
+	}
+	deadline := time.NewTimer(budget)
 	defer deadline.Stop()
 	for _, r := range slices.Backward(started) {
 
@@ -59,7 +66,7 @@ func supervise(ctx context.Context, tasks ...task) (err error) {
 			}
 		case <-deadline.C:
 			deadline.Reset(0) // The budget is spent: the rest is stopped, not waited for.
-			failure = errors.Join(failure, fmt.Errorf("%s: still running %s after the stop", r.name, stopBudget))
+			failure = errors.Join(failure, fmt.Errorf("%s: still running %s after the stop", r.name, budget))
 		}
 	}
 	return failure

@@ -7,9 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/datasync"
@@ -18,6 +17,7 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/heartbeat"
 	"github.com/project-flotta/flotta-agent/internal/host/facts"
+	"github.com/project-flotta/flotta-agent/internal/host/firewall"
 	"github.com/project-flotta/flotta-agent/internal/identity"
 	"github.com/project-flotta/flotta-agent/internal/podman"
 	"github.com/project-flotta/flotta-agent/internal/systemd"
@@ -34,6 +34,9 @@ type WorkerEnv struct {
 	ConfigDir  string // YGG_CONFIG_DIR
 	ClientID   string // YGG_CLIENT_ID
 	Version    string // of this program; told to yggd
+	// Level is that of the log, to be changed while the agent runs; nil: it
+	// stays as it is.
+	Level *slog.LevelVar
 }
 
 const (
@@ -68,11 +71,13 @@ func RunWorker(ctx context.Context, cfg Config, env WorkerEnv, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	return run(ctx, cfg, settings, carrier, log)
+	d := device{cfg: cfg, settings: settings, carrier: carrier, version: env.Version, level: env.Level, step: workload.CrashPoint(), log: log}
+	return d.run(ctx)
 }
 
 // run owns the state folder and runs the device on any transport.
-func run(ctx context.Context, cfg Config, settings transport.Settings, carrier transport.Transport, log *slog.Logger) (err error) {
+func (d *device) run(ctx context.Context) (err error) {
+	cfg, log := d.cfg, d.log
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
@@ -84,21 +89,22 @@ func run(ctx context.Context, cfg Config, settings transport.Settings, carrier t
 	if err := durable.Sweep(cfg.StateDir); err != nil {
 		log.Warn("leftovers of an earlier run stay", "err", err)
 	}
-	store, err := desired.Open(filepath.Join(cfg.StateDir, "desired.json"), settings.DeviceID, component(log, "desired"))
+	d.store, err = desired.Open(filepath.Join(cfg.StateDir, "desired.json"), d.settings.DeviceID, component(log, "desired"))
 	if err != nil {
 		return err
 	}
-	events, err := diskq.Open(diskq.Config{
+	d.events, err = diskq.Open(diskq.Config{
 		Dir: filepath.Join(cfg.StateDir, "events"), MaxBytes: maxEventBytes, MaxAge: maxEventAge, Log: component(log, "events"),
 	})
 	if err != nil {
 		return err
 	}
-	defer closing(&err, events)
-	d := device{
-		cfg: cfg, settings: settings, carrier: carrier, store: store, events: events,
-		step: workload.CrashPoint(), log: log,
-	}
+	defer closing(&err, d.events)
+	defer func() {
+		for _, c := range slices.Backward(d.opened) {
+			closing(&err, c)
+		}
+	}()
 	tasks, err := d.tasks()
 	if err != nil {
 		return err
@@ -113,14 +119,17 @@ type device struct {
 	carrier  transport.Transport
 	store    *desired.Store
 	events   *diskq.Queue
+	opened   []io.Closer  // by tasks; closed when they have ended
 	step     func(string) // nil but in tests of crashes
+	version  string       // of this program
+	level    *slog.LevelVar
 	log      *slog.Logger
 }
 
 // tasks builds the components, in the order of their start: what reports comes
 // first and so stops last, what brings work in comes last and stops first.
 func (d *device) tasks() ([]task, error) {
-	var report reporting
+	report := &reporting{store: d.store}
 	emit := func(e protocol.EventInfo) { report.reporter.Event(e) }
 	yggd, err := d.yggd()
 	if err != nil {
@@ -131,7 +140,7 @@ func (d *device) tasks() ([]task, error) {
 		return nil, err
 	}
 	report.who = who
-	owner, err := runtimeUser(d.cfg.Runtime.User)
+	owner, err := runtimeAccount(d.cfg.Runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -141,31 +150,61 @@ func (d *device) tasks() ([]task, error) {
 	if report.sync, err = d.sync(owner, emit); err != nil {
 		return nil, err
 	}
-	report.reporter, err = heartbeat.New(heartbeat.Config{
+	retire := d.retirement(report, emit)
+	ports, err := d.firewall(report, emit)
+	if err != nil {
+		return nil, err
+	}
+	observe, err := d.observing(owner, report, emit)
+	if err != nil {
+		return nil, err
+	}
+	report.others = func() []string { return slices.Concat(retire.Problems(), ports.Problems(), observe.problems()) }
+	report.queues, report.recovered = observe.queues, observe.measure.delivery.Retry
+	if report.reporter, err = d.heartbeat(report); err != nil {
+		return nil, err
+	}
+	local, err := d.console(owner, report)
+	if err != nil {
+		return nil, err
+	}
+	leave := d.departure(report, observe, yggd)
+	leave.purges = append(leave.purges, purge{"firewall", ports.Clear})
+	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
+	last := d.cfg.Sync.StopTimeout.Duration()
+	reports := append(local, []task{
+		{name: "heartbeat", run: report.reporter.Run},
+		{name: "status", run: report.wakeOnChange},
+		{name: "podman", run: d.listening(owner)},
+	}...)
+	return slices.Concat(reports, observe.tasks(), []task{
+		{name: "workload", run: report.workloads.Run},
+		{
+			name: "datasync", last: last,
+			run: lastSync(report.sync.Run, report.sync.Drain, last, component(d.log, "datasync")),
+		},
+		{name: "retirement", run: retire.Run},
+		{name: "firewall", run: ports.Run},
+		{name: "identity", run: who.Run},
+		{name: "departure", run: leave.Run},
+		{name: "transport", run: func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
+	}), nil
+}
+
+// heartbeat is what the control plane is told.
+func (d *device) heartbeat(report *reporting) (*heartbeat.Reporter, error) {
+	return heartbeat.New(heartbeat.Config{
 		Sender:   d.carrier,
 		Desired:  d.store,
 		Events:   d.events,
 		Collect:  report.collect,
-		Ready:    who.Registered(),
+		Ready:    report.who.Registered(),
 		Hardware: func(bool) *protocol.HardwareInfo { return hardware() },
 		// Neither of the two knows the other.
-		Unauthorized: who.Unauthorized,
+		Unauthorized: report.who.Unauthorized,
+		Recovered:    report.recovered,
 		Log:          component(d.log, "heartbeat"),
 	})
-	if err != nil {
-		return nil, err
-	}
-	leave := d.departure(&report, yggd)
-	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
-	return []task{
-		{"heartbeat", report.reporter.Run},
-		{"status", report.wakeOnChange},
-		{"workload", report.workloads.Run},
-		{"datasync", report.sync.Run},
-		{"identity", who.Run},
-		{"departure", leave.Run},
-		{"transport", func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
-	}, nil
 }
 
 // yggd is the way to have this process's yggd restarted.
@@ -208,36 +247,63 @@ func (d *device) identity(yggd rebirth, emit func(protocol.EventInfo)) (*identit
 }
 
 // departure builds what clears a device that is no longer managed.
-func (d *device) departure(parts *reporting, yggd rebirth) *departure {
+func (d *device) departure(parts *reporting, observe observing, yggd rebirth) *departure {
 	return &departure{
 		store:     d.store,
-		deliver:   parts.sync.Flush,
+		deliver:   func(ctx context.Context) error { return together(ctx, parts.sync.Flush, observe.deliver) },
 		follow:    parts.sync.Follow,
 		workloads: parts.workloads,
 		events:    d.events,
 		surrender: parts.who.Surrender,
 		rebirth:   yggd,
 		timeout:   time.Duration(d.cfg.Sync.FinalTimeout),
+		purges:    append(observe.purges(), purge{"images", parts.workloads.PurgeImages}, purge{"record of what was applied", d.purgeApplied}),
+		volumes:   d.volumes(),
 		step:      d.step,
 		again:     make(chan struct{}, 1),
 		log:       component(d.log, "departure"),
 	}
 }
 
+// retirement builds what removes the volumes of removed workloads.
+func (d *device) retirement(parts *reporting, emit func(protocol.EventInfo)) *retirement {
+	return &retirement{
+		store:     d.store,
+		deliver:   parts.sync.Deliver,
+		stamp:     parts.sync.Stamp,
+		workloads: parts.workloads,
+		manifests: filepath.Join(d.cfg.StateDir, "workloads"),
+		volumes:   d.volumes(),
+		retention: d.cfg.Volumes.Retention.Duration(),
+		event:     emit,
+		changed:   func() { parts.reporter.Wake() },
+		step:      d.step,
+		removal:   make(chan struct{}, 1),
+		log:       component(d.log, "retirement"),
+	}
+}
+
+func (d *device) volumes() volumes { return volumes{dir: filepath.Join(d.cfg.StateDir, "volumes")} }
+
 func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workload.Reconciler, error) {
 	pods, err := podman.New(podman.Config{Socket: owner.podmanSocket()})
 	if err != nil {
 		return nil, err
 	}
-	units, err := systemd.New(systemd.Config{Socket: systemd.UserSocket(owner.uid)})
+	manager, err := systemd.New(systemd.Config{Socket: owner.managerSocket()})
+	if err != nil {
+		return nil, err
+	}
+	units, err := adapter.NewUnits(adapter.UnitsConfig{Client: manager, DropIns: owner.dropIns()})
 	if err != nil {
 		return nil, err
 	}
 	return workload.New(workload.Config{
 		Desired:  d.store,
 		Runtime:  adapter.NewPods(pods),
-		Units:    adapter.NewUnits(units),
+		Units:    units,
 		StateDir: d.cfg.StateDir,
+		Host:     adapter.NewHost(),
 		UID:      owner.uid,
 		GID:      owner.gid,
 		Resync:   time.Duration(d.cfg.Runtime.Resync),
@@ -245,39 +311,44 @@ func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workl
 		// A containerPort without hostPort is a note, as in Kubernetes: Podman 4
 		// would publish it, and two workloads with one port would collide.
 		HideContainerPorts: true,
-		Step:               d.step,
-		Log:                component(d.log, "workload"),
-		Event:              emit,
+		Images: workload.ImageConfig{
+			PullStall: time.Duration(d.cfg.Images.PullStall),
+			GCHigh:    d.cfg.Images.GCHigh, GCLow: d.cfg.Images.GCLow,
+			GCInterval: time.Duration(d.cfg.Images.GCInterval),
+			GCMinAge:   time.Duration(d.cfg.Images.GCMinAge),
+		},
+		// The template of the units names the same two.
+		MaintenanceDirs: []string{"/etc/flotta/maintenance", "/run/flotta/maintenance"},
+		Step:            d.step,
+		Log:             component(d.log, "workload"),
+		Event:           emit,
+	})
+}
+
+// firewall builds what keeps the ports of the workloads open.
+func (d *device) firewall(parts *reporting, emit func(protocol.EventInfo)) (*firewall.Reconciler, error) {
+	return firewall.New(firewall.Config{
+		Openings: func() ([]firewall.Opening, bool) {
+			return openings(parts.workloads.Status(), d.store.Current().State().Workloads)
+		},
+		Changed: parts.workloads.Changed,
+		Resync:  time.Duration(d.cfg.Runtime.Resync),
+		Event:   emit,
+		Log:     component(d.log, "firewall"),
 	})
 }
 
 func (d *device) sync(owner account, emit func(protocol.EventInfo)) (*datasync.Engine, error) {
-	return datasync.New(datasync.Config{
+	cfg := datasync.Config{
 		Desired:    d.store,
 		VolumesDir: filepath.Join(d.cfg.StateDir, "volumes"),
 		IndexPath:  filepath.Join(d.cfg.StateDir, "datasync.db"),
 		Owner:      &datasync.Owner{UID: owner.uid, GID: owner.gid},
-		Interval:   time.Duration(d.cfg.Sync.Interval),
 		Log:        component(d.log, "datasync"),
 		Event:      emit,
-	})
-}
-
-// account is a user of the host.
-type account struct{ uid, gid int }
-
-func (a account) podmanSocket() string {
-	return filepath.Join("/run/user", strconv.Itoa(a.uid), "podman", "podman.sock")
-}
-
-func runtimeUser(name string) (account, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return account{}, fmt.Errorf("setting runtime.user: %w; the package creates it, or run systemd-sysusers", err)
 	}
-	uid, uerr := strconv.Atoi(u.Uid)
-	gid, gerr := strconv.Atoi(u.Gid)
-	return account{uid, gid}, errors.Join(uerr, gerr)
+	d.cfg.Sync.engine(&cfg)
+	return datasync.New(cfg)
 }
 
 // lockState makes this process the only agent on the state folder.

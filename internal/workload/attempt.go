@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
+	"sync"
 	"time"
 
-	"github.com/project-flotta/flotta-agent/internal/secret"
 	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // Reasons of failures, as status and events carry them.
@@ -26,6 +26,11 @@ const (
 	ReasonNotReady     = "NotReady"
 	ReasonRemoval      = "RemovalFailed"
 	ReasonUnobservable = "RuntimeUnavailable"
+	ReasonPort         = "PortConflict"
+	ReasonName         = "NameConflict"
+	ReasonMount        = "MountMissing"
+	ReasonMaintenance  = "Maintenance" // an administrator wants it left alone
+	ReasonStuck        = "NotAsStarted"
 )
 
 // failure is why an attempt came to nothing.
@@ -51,9 +56,11 @@ type attempt struct {
 	log    *slog.Logger
 
 	began      time.Time
+	seen       seen // when it began
 	did        action
 	restarts   map[string]int // of each container, before it is ours to judge
 	changed    bool           // something of the device was changed
+	swapped    bool           // what ran before was stopped for it
 	first      bool           // nothing of this workload was proven before
 	rolledBack bool
 }
@@ -62,14 +69,39 @@ type attempt struct {
 // may be old.
 func (a *attempt) run(ctx context.Context) error {
 	a.began = time.Now()
-	s, err := a.r.look(ctx, a.target.name)
+	s, err := a.r.look(ctx, a.target)
 	if err != nil {
 		return failed(ReasonUnobservable, err)
 	}
+	if s.paused() {
+		// What is frozen cannot be stopped either, and may be all there is to mend.
+		if err := a.r.cfg.Runtime.UnpausePod(ctx, a.target.name); err != nil {
+			return failed(ReasonUnobservable, err)
+		}
+		a.changed = true
+		if s, err = a.r.look(ctx, a.target); err != nil {
+			return failed(ReasonUnobservable, err)
+		}
+	}
+	a.seen = s
 	a.first = s.disk.record.Digest == ""
+	a.target.stuck = a.target.stuck && s.fault() != ""
+	a.target.lacking = a.r.lacks(a.target, s)
 	a.did = a.target.decide(s)
+	if a.did == actNothing && a.changed {
+		a.did = actUnpause
+	}
+	err = a.act(ctx)
+	if err != nil && ctx.Err() == nil && (a.did == actApply || a.did == actProve) {
+		a.r.images.failed.note(ctx, a.r.cfg.Runtime, a.target.plan)
+	}
+	return err
+}
+
+// act does what was decided.
+func (a *attempt) act(ctx context.Context) error {
 	switch a.did {
-	case actNothing:
+	case actNothing, actUnpause:
 		return nil
 	case actApply:
 		return a.apply(ctx)
@@ -79,6 +111,8 @@ func (a *attempt) run(ctx context.Context) error {
 		return a.revive(ctx)
 	case actRestore:
 		return a.restore(ctx)
+	case actFinish:
+		return a.finish(ctx)
 	case actRemove:
 		return a.remove(ctx)
 	default:
@@ -100,7 +134,10 @@ func (a *attempt) apply(ctx context.Context) error {
 	if err := a.prepare(ctx); err != nil {
 		return a.abandon(ctx, err)
 	}
-	a.progress("Staging", "")
+	if err := a.portsFree(ctx); err != nil { // again: pulling may have taken hours
+		return a.abandon(ctx, err)
+	}
+	a.progress(protocol.ReasonStaging, "")
 	if err := a.r.store.stage(plan.Name, plan.Manifest); err != nil {
 		return a.abandon(ctx, failed(ReasonState, fmt.Errorf("stage manifest: %w", err)))
 	}
@@ -112,7 +149,7 @@ func (a *attempt) apply(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	a.changed = true
+	a.changed, a.swapped = true, true
 	if err := a.swap(ctx); err != nil {
 		return a.fallBack(ctx, err)
 	}
@@ -121,6 +158,9 @@ func (a *attempt) apply(ctx context.Context) error {
 
 // prepare does all that disturbs nothing: secrets, images, the volume's folder.
 func (a *attempt) prepare(ctx context.Context) error {
+	if err := a.portsFree(ctx); err != nil {
+		return err
+	}
 	if err := a.makeSecrets(ctx); err != nil {
 		return failed(ReasonSecret, err)
 	}
@@ -131,8 +171,22 @@ func (a *attempt) prepare(ctx context.Context) error {
 		}
 	}
 	a.step("images-pulled")
+	return a.makeFolders(a.target.plan)
+}
+
+// makeFolders makes what the pod mounts of the agent's: its volume and the files
+// of the plan. A zero plan has none.
+func (a *attempt) makeFolders(plan manifest.Plan) error {
 	if err := a.r.makeVolume(a.target.name); err != nil {
 		return failed(ReasonState, fmt.Errorf("make volume: %w", err))
+	}
+	if err := a.r.store.makeFiles(plan, a.r.cfg.UID, a.r.cfg.GID); err != nil {
+		return failed(ReasonState, fmt.Errorf("make files of config maps and secrets: %w", err))
+	}
+	if plan.AutoUpdate {
+		if err := a.r.store.keepAuth(plan.Name, a.target.auth); err != nil {
+			return failed(ReasonState, fmt.Errorf("keep registry credentials: %w", err))
+		}
 	}
 	return nil
 }
@@ -142,12 +196,12 @@ func (a *attempt) makeSecrets(ctx context.Context) error {
 	if len(a.target.plan.Secrets) == 0 {
 		return nil
 	}
-	there, err := a.r.cfg.Runtime.Secrets(ctx)
+	there, err := a.r.listSecrets(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range a.target.plan.Secrets {
-		if slices.Contains(there, s.Name) {
+		if there[s.Name] {
 			continue // its name says what it holds
 		}
 		if err := a.r.cfg.Runtime.CreateSecret(ctx, s.Name, s.Data); err != nil {
@@ -157,73 +211,47 @@ func (a *attempt) makeSecrets(ctx context.Context) error {
 	return nil
 }
 
-// haveImage makes sure that the image is in local storage, pulled as its policy
-// says. With a registry out of reach, an image that is there is good enough.
-func (a *attempt) haveImage(ctx context.Context, image manifest.Image) error {
-	there, err := a.r.cfg.Runtime.ImageExists(ctx, image.Reference)
-	if err != nil {
-		return err
-	}
-	if there && image.Policy != manifest.PullAlways {
-		return nil
-	}
-	if image.Policy == manifest.PullNever {
-		return fmt.Errorf("image %s is not there, and its policy is never to pull it", image.Reference)
-	}
-	err = a.pull(ctx, image.Reference, a.target.auth)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	if there {
-		a.log.Warn("using local image", "image", image.Reference, "err", err)
-		return nil
-	}
-	return err
-}
-
-// pull pulls one image; only so many run at once.
-func (a *attempt) pull(ctx context.Context, reference string, auth secret.Value) error {
-	a.progress("Pulling", "waiting to pull "+reference)
-	if err := a.r.pulls.acquire(ctx); err != nil {
-		return err
-	}
-	defer a.r.pulls.release()
-	a.progress("Pulling", "pulling "+reference)
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.PullTimeout)
-	defer cancel()
-	err := a.r.cfg.Runtime.PullImage(ctx, reference, auth, func(line string) {
-		a.progress("Pulling", "pulling "+reference+": "+line)
-	})
-	if err == nil {
-		a.log.Info("image pulled", "image", reference, "duration", time.Since(began))
-	}
-	return err
-}
-
 // swap makes the staged manifest the one in force and restarts the unit on it.
 func (a *attempt) swap(ctx context.Context) error {
 	name := a.target.name
-	a.progress("Starting", "")
+	a.progress(protocol.ReasonStarting, "")
 	if err := a.r.store.promote(name); err != nil {
 		return failed(ReasonState, fmt.Errorf("swap manifest: %w", err))
 	}
 	a.step("swapped")
-	if err := a.r.cfg.Units.Enable(ctx, name); err != nil {
-		return failed(ReasonUnit, err)
+	if err := a.setUp(ctx, a.target.settings); err != nil {
+		return err
 	}
-	a.step("enabled")
 	err := a.startUnit(ctx, a.r.cfg.Units.Restart)
 	a.step("restarted")
 	return err
 }
+
+// setUp gives the unit its settings and makes it start at boot.
+func (a *attempt) setUp(ctx context.Context, settings UnitSettings) error {
+	if err := a.r.cfg.Units.Configure(ctx, a.target.name, settings); err != nil {
+		return failed(ReasonUnit, err)
+	}
+	a.step("configured")
+	if err := a.r.cfg.Units.Enable(ctx, a.target.name); err != nil {
+		return failed(ReasonUnit, err)
+	}
+	a.step("enabled")
+	return nil
+}
+
+// startTurn is how long a start keeps others waiting. It may take far longer,
+// with init containers, say; that is no reason to hold up anybody else.
+const startTurn = 15 * time.Second
 
 // startUnit starts or restarts the unit; only so many do at once.
 func (a *attempt) startUnit(ctx context.Context, start func(context.Context, string) error) error {
 	if err := a.r.starts.acquire(ctx); err != nil {
 		return err
 	}
-	defer a.r.starts.release()
+	turn := sync.OnceFunc(a.r.starts.release)
+	defer turn()
+	defer time.AfterFunc(startTurn, turn).Stop()
 	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.StartTimeout)
 	defer cancel()
 	if err := start(ctx, a.target.name); err != nil {
@@ -241,35 +269,61 @@ func (a *attempt) proveAndRecord(ctx context.Context) error {
 		return a.fallBack(ctx, err)
 	}
 	a.step("proven")
-	err := a.r.store.record(plan.Name, record{
-		Digest: plan.Digest, ManifestSum: a.target.sum,
-		RestartPolicy: plan.RestartPolicy, AppliedAt: time.Now().UTC(),
-	})
-	if err != nil {
+	if err := a.r.store.record(plan.Name, newRecord(a.target)); err != nil {
 		// It runs, which is what matters: the next attempt proves it again.
 		return failed(ReasonState, fmt.Errorf("record applied manifest: %w", err))
 	}
 	a.step("recorded")
+	a.sweepFiles()
 	return nil
+}
+
+// sweepFiles removes the files of config maps and secrets that no manifest of the
+// workload mounts any more.
+func (a *attempt) sweepFiles() {
+	if err := a.r.store.sweepFiles(a.target.name); err != nil {
+		a.log.Warn("old files of config maps and secrets stay", "err", err)
+	}
 }
 
 // revive makes the proven manifest run again.
 func (a *attempt) revive(ctx context.Context) error {
 	a.changed = true
-	if err := a.makeSecrets(ctx); err != nil {
-		return failed(ReasonSecret, err)
+	plan, settings := a.target.plan, a.target.settings
+	if a.seen.disk.manifest == a.target.sum {
+		if err := a.makeSecrets(ctx); err != nil {
+			return failed(ReasonSecret, err)
+		}
+	} else { // an older one, of which no more is known than what is on the disk
+		plan, settings = manifest.Plan{}, a.seen.disk.record.Unit
 	}
-	if err := a.r.makeVolume(a.target.name); err != nil {
-		return failed(ReasonState, fmt.Errorf("make volume: %w", err))
+	if err := a.makeFolders(plan); err != nil {
+		return err
 	}
-	if err := a.r.cfg.Units.Enable(ctx, a.target.name); err != nil {
-		return failed(ReasonUnit, err)
+	if err := a.setUp(ctx, settings); err != nil {
+		return err
 	}
 	start := a.r.cfg.Units.Start
 	if a.did == actRestart {
 		start = a.r.cfg.Units.Restart
 	}
 	return a.startUnit(ctx, start)
+}
+
+// finish records that the workload came to its end, and keeps it from being
+// started again at boot.
+func (a *attempt) finish(ctx context.Context) error {
+	a.changed = true
+	done := a.seen.disk.record
+	done.Completed = true
+	if err := a.r.store.record(a.target.name, done); err != nil {
+		return failed(ReasonState, fmt.Errorf("record end: %w", err))
+	}
+	a.step("finished")
+	if err := a.r.cfg.Units.Disable(ctx, a.target.name); err != nil {
+		return failed(ReasonUnit, err)
+	}
+	return nil
 }
 
 // makeVolume makes the folder behind /export, which belongs to whoever the

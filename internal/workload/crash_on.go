@@ -14,7 +14,8 @@ import (
 // at the point that the file named by FLOTTA_TEST_CRASH_FILE says, as
 // point:count; count says which time the point is passed since the file is
 // there. A point of * is any point. The file is removed before the end, so that
-// the next process lives.
+// the next process lives. Where there is a file of the same name with .passed at
+// its end, the points are written to it as they are passed, a line each.
 func CrashPoint() func(point string) {
 	path := os.Getenv("FLOTTA_TEST_CRASH_FILE")
 	if path == "" {
@@ -25,6 +26,10 @@ func CrashPoint() func(point string) {
 	return func(point string) {
 		mu.Lock()
 		defer mu.Unlock()
+		if list, err := os.OpenFile(path+".passed", os.O_APPEND|os.O_WRONLY, 0); err == nil {
+			_, _ = list.WriteString(point + "\n")
+			_ = list.Close()
+		}
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			passed = 0

@@ -14,7 +14,14 @@ func TestDecide(t *testing.T) {
 	plan := manifest.Plan{Digest: "new"}
 	proven := onDisk{exists: true, manifest: "sum", record: record{Digest: "new", ManifestSum: "sum", RestartPolicy: "Always"}}
 	job := proven
-	job.record.RestartPolicy = "Never"
+	job.record.RestartPolicy, job.record.Containers = "Never", []string{"main"}
+	mustSucceed := job
+	mustSucceed.record.RestartPolicy = "OnFailure"
+	done := job
+	done.record.Completed = true
+	ran := func(status string, code int32) *Pod {
+		return &Pod{Workload: "a", Digest: "new", Containers: []Container{{Name: "a-main", Status: status, ExitCode: code}}}
+	}
 	older := onDisk{exists: true, manifest: "oldsum", record: record{Digest: "old", ManifestSum: "oldsum", RestartPolicy: "Always"}}
 	swapped := onDisk{exists: true, manifest: "sum", previous: "oldsum", record: older.record}
 	unproven := onDisk{exists: true, manifest: "sum"}
@@ -30,33 +37,70 @@ func TestDecide(t *testing.T) {
 	}{
 		"nothing there":                       {seen{unit: none}, false, actApply},
 		"nothing there, blocked":              {seen{unit: none}, true, actNothing},
-		"as desired":                          {seen{proven, active, running}, false, actNothing},
-		"as desired, blocked":                 {seen{proven, active, running}, true, actNothing},
-		"not enabled":                         {seen{proven, Unit{State: UnitActive}, running}, false, actStart},
-		"stopped":                             {seen{proven, inactive, nil}, false, actStart},
-		"failed":                              {seen{proven, down, nil}, false, actStart},
-		"systemd at work":                     {seen{proven, busy, nil}, false, actNothing},
-		"systemd pauses":                      {seen{proven, waits, nil}, false, actNothing},
-		"active without its pod":              {seen{proven, active, nil}, false, actRestart},
-		"another pod":                         {seen{proven, active, old}, false, actRestart},
-		"ran to its end":                      {seen{job, inactive, nil}, false, actNothing},
-		"job that failed":                     {seen{job, down, nil}, false, actStart},
-		"older version":                       {seen{older, active, old}, false, actApply},
-		"older version, blocked":              {seen{older, active, old}, true, actNothing},
-		"older version stopped, blocked":      {seen{older, inactive, nil}, true, actStart},
-		"crash after swap":                    {seen{swapped, active, old}, false, actApply},
-		"crash after swap, blocked":           {seen{swapped, active, old}, true, actRestore},
-		"crash after restart":                 {seen{swapped, active, running}, false, actProve},
-		"crash of a first start":              {seen{unproven, active, running}, false, actProve},
-		"crash before enabling":               {seen{unproven, none, nil}, false, actApply},
-		"unproven and never ran, blocked":     {seen{unproven, waits, nil}, true, actRemove},
-		"unproven and about to run, blocked":  {seen{unproven, busy, nil}, true, actNothing},
-		"unproven and its pod runs, blocked":  {seen{unproven, active, running}, true, actNothing},
-		"record without a manifest":           {seen{onDisk{exists: true, record: proven.record}, active, running}, false, actApply},
-		"record without a manifest, blocked":  {seen{onDisk{exists: true, record: proven.record}, active, running}, true, actNothing},
-		"restart in between of older and new": {seen{swapped, busy, nil}, false, actApply},
+		"as desired":                          {seen{disk: proven, unit: active, pod: running}, false, actNothing},
+		"as desired, blocked":                 {seen{disk: proven, unit: active, pod: running}, true, actNothing},
+		"not enabled":                         {seen{disk: proven, unit: Unit{State: UnitActive}, pod: running}, false, actStart},
+		"stopped":                             {seen{disk: proven, unit: inactive}, false, actStart},
+		"failed":                              {seen{disk: proven, unit: down}, false, actStart},
+		"systemd at work":                     {seen{disk: proven, unit: busy}, false, actNothing},
+		"systemd pauses":                      {seen{disk: proven, unit: waits}, false, actNothing},
+		"active without its pod":              {seen{disk: proven, unit: active}, false, actRestart},
+		"another pod":                         {seen{disk: proven, unit: active, pod: old}, false, actRestart},
+		"job stopped":                         {seen{disk: job, unit: inactive}, false, actStart},
+		"job runs":                            {seen{disk: job, unit: active, pod: ran("running", 0)}, false, actNothing},
+		"job ran to its end":                  {seen{disk: job, unit: inactive, pod: ran("exited", 0)}, false, actFinish},
+		"job failed and may":                  {seen{disk: job, unit: inactive, pod: ran("exited", 1)}, false, actFinish},
+		"job failed and may not":              {seen{disk: mustSucceed, unit: inactive, pod: ran("exited", 1)}, false, actStart},
+		"job succeeded after all":             {seen{disk: mustSucceed, unit: down, pod: ran("exited", 0)}, false, actFinish},
+		"job is done but enabled":             {seen{disk: done, unit: inactive}, false, actFinish},
+		"job is done":                         {seen{disk: done, unit: none}, false, actNothing},
+		"job is done and blocked":             {seen{disk: done, unit: none}, true, actNothing},
+		"job is done and run by hand":         {seen{disk: done, unit: Unit{State: UnitActive}, pod: ran("running", 0)}, false, actNothing},
+		"settings changed by hand":            {seen{disk: proven, unit: Unit{Enabled: true, State: UnitActive, Settings: UnitSettings{Completes: true}}, pod: running}, false, actStart},
+		"older version":                       {seen{disk: older, unit: active, pod: old}, false, actApply},
+		"older version, blocked":              {seen{disk: older, unit: active, pod: old}, true, actNothing},
+		"older version stopped, blocked":      {seen{disk: older, unit: inactive}, true, actStart},
+		"crash after swap":                    {seen{disk: swapped, unit: active, pod: old}, false, actApply},
+		"crash after swap, blocked":           {seen{disk: swapped, unit: active, pod: old}, true, actRestore},
+		"crash after restart":                 {seen{disk: swapped, unit: active, pod: running}, false, actProve},
+		"crash of a first start":              {seen{disk: unproven, unit: active, pod: running}, false, actProve},
+		"crash before enabling":               {seen{disk: unproven, unit: none}, false, actApply},
+		"unproven and never ran, blocked":     {seen{disk: unproven, unit: waits}, true, actRemove},
+		"unproven and about to run, blocked":  {seen{disk: unproven, unit: busy}, true, actNothing},
+		"unproven and its pod runs, blocked":  {seen{disk: unproven, unit: active, pod: running}, true, actNothing},
+		"record without a manifest":           {seen{disk: onDisk{exists: true, record: proven.record}, unit: active, pod: running}, false, actApply},
+		"record without a manifest, blocked":  {seen{disk: onDisk{exists: true, record: proven.record}, unit: active, pod: running}, true, actNothing},
+		"restart in between of older and new": {seen{disk: swapped, unit: busy}, false, actApply},
 	} {
-		if got := decide(plan, "sum", test.seen, test.blocked); got != test.want {
+		target := target{kind: wanted, plan: plan, sum: "sum", blocked: test.blocked}
+		if got := target.decide(test.seen); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// TestDecideWhatIsLacking: what a start needs is put back whatever runs, but not
+// where nothing is to be started.
+func TestDecideWhatIsLacking(t *testing.T) {
+	t.Parallel()
+	proven := onDisk{exists: true, manifest: "sum", record: record{Digest: "new", ManifestSum: "sum", RestartPolicy: "Always"}}
+	done := proven
+	done.record.Completed = true
+	older := onDisk{exists: true, manifest: "oldsum", record: record{Digest: "old", ManifestSum: "oldsum"}}
+	running := &Pod{Digest: "new"}
+	for name, test := range map[string]struct {
+		seen seen
+		want action
+	}{
+		"it runs":         {seen{disk: proven, unit: Unit{Enabled: true, State: UnitActive}, pod: running}, actStart},
+		"systemd pauses":  {seen{disk: proven, unit: Unit{Enabled: true, State: "activating", Waiting: true}}, actStart},
+		"systemd at work": {seen{disk: proven, unit: Unit{Enabled: true, State: "activating"}}, actStart},
+		"another pod":     {seen{disk: proven, unit: Unit{Enabled: true, State: UnitActive}}, actRestart},
+		"it is done":      {seen{disk: done, unit: Unit{State: UnitInactive}}, actNothing},
+		"an older one":    {seen{disk: older, unit: Unit{Enabled: true, State: UnitActive}}, actApply},
+	} {
+		target := target{kind: wanted, plan: manifest.Plan{Digest: "new"}, sum: "sum", lacking: "secret s"}
+		if got := target.decide(test.seen); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
@@ -74,6 +118,7 @@ func TestLeftover(t *testing.T) {
 		"a pod":    {seen{unit: none, pod: &Pod{}}, actRemove},
 		"enabled":  {seen{unit: Unit{Enabled: true, State: UnitInactive}}, actRemove},
 		"failed":   {seen{unit: Unit{State: UnitFailed}}, actRemove},
+		"settings": {seen{unit: Unit{State: UnitInactive, Settings: UnitSettings{Completes: true}}}, actRemove},
 	} {
 		if got := leftover(test.seen); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)

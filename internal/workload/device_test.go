@@ -55,6 +55,17 @@ func newDevice(t *testing.T) *device {
 	return d
 }
 
+// newSteady returns a device that runs the workload a of the image good:1.
+func newSteady(t *testing.T) *device {
+	t.Helper()
+	d := newDevice(t)
+	d.world.Publish("good:1", workloadtest.Good)
+	d.start(-1)
+	d.want("1", map[string]wish{"a": {Image: "good:1"}})
+	d.eventually(time.Minute, func() string { return d.runs("a") })
+	return d
+}
+
 // start runs a reconciler that dies at its points-th point, or never.
 func (d *device) start(points int) {
 	d.t.Helper()
@@ -64,7 +75,7 @@ func (d *device) start(points int) {
 	r, err := workload.New(workload.Config{
 		Desired: d.store, Runtime: d.world, Units: workloadtest.Units{World: d.world},
 		Log: slog.New(slog.DiscardHandler), StateDir: d.dir, UID: -1, GID: -1,
-		Settle: d.quiet, Step: d.step,
+		Settle: d.quiet, Step: d.step, Host: workloadtest.Host{World: d.world}, MaintenanceDirs: []string{filepath.Join(d.dir, "maintenance")},
 		Event: func(e protocol.EventInfo) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -131,13 +142,21 @@ func (d *device) revive() {
 type wish struct {
 	Image  string
 	Secret string // value of the secret it uses; empty: it uses none
+	Pod    string // more fields of the pod, in flow style, such as "restartPolicy: Never"
+	Main   string // more fields of its container, likewise
 }
+
+// mount is the folder of the mount that every desired state configures; only a
+// workload with a hostPath below it needs it.
+const mount = "/mnt/disk"
 
 // want makes the wishes the desired state.
 func (d *device) want(version string, wishes map[string]wish) {
 	d.t.Helper()
 	m := protocol.DeviceConfigurationMessage{
-		DeviceID: "device-1", Version: version, Configuration: &protocol.DeviceConfiguration{},
+		DeviceID: "device-1", Version: version, Configuration: &protocol.DeviceConfiguration{
+			Mounts: []protocol.Mount{{Device: "/dev/sda1", Directory: mount, Type: "ext4"}},
+		},
 	}
 	for name, w := range wishes {
 		spec := "containers: [{name: main, image: " + w.Image
@@ -147,7 +166,14 @@ func (d *device) want(version string, wishes map[string]wish) {
 				Name: name, Data: `{"key":"` + base64.StdEncoding.EncodeToString([]byte(w.Secret)) + `"}`,
 			})
 		}
-		spec += "}]"
+		if w.Main != "" {
+			spec += ", " + w.Main
+		}
+		spec = "{" + spec + "}]"
+		if w.Pod != "" {
+			spec += ", " + w.Pod
+		}
+		spec += "}"
 		if w.Image == "invalid" {
 			spec = "containers: []"
 		}
@@ -184,10 +210,19 @@ func (d *device) digests() map[string]string {
 }
 
 // applied returns the digest that was recorded last, or "".
-func (d *device) applied(name string) string {
-	var r struct{ Digest string }
+func (d *device) applied(name string) string { return d.record(name).Digest }
+
+// recorded is what a workload's record says, as far as tests care.
+type recorded struct {
+	Digest    string
+	Completed bool
+	HostPorts []manifest.HostPort
+}
+
+func (d *device) record(name string) recorded {
+	var r recorded
 	_ = durable.LoadDocument(filepath.Join(d.dir, "workloads", name, "applied.json"), "applied-workload", 1, &r)
-	return r.Digest
+	return r
 }
 
 // eventually waits until check returns "", in the bubble's time.
@@ -217,6 +252,15 @@ func (d *device) runs(name string) string {
 		return name + " runs and was not recorded"
 	}
 	return ""
+}
+
+// ownSecrets returns the names of the secrets that Podman has of ours.
+func (d *device) ownSecrets() []string {
+	names, err := d.world.Secrets(context.Background())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return names
 }
 
 // status returns the published state of one workload.

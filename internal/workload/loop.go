@@ -3,6 +3,9 @@ package workload
 import (
 	"context"
 	"fmt"
+	"maps"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +32,10 @@ type entry struct {
 	care   retry                   // of keeping, restoring or removing what is there
 	cancel context.CancelCauseFunc // ends the attempt on its way; nil: there is none
 	busy   target                  // what that attempt is for
+
+	obstacle  *failure  // what is in the way, as of the last look; nil: nothing
+	fault     string    // what is wrong with its pod, as of the last look
+	faultTime time.Time // since when that is so
 }
 
 type result struct {
@@ -40,6 +47,7 @@ type look struct {
 	observation
 	err      error
 	snapshot *desired.Snapshot // in force when it began
+	pulled   map[string]bool   // workloads whose blocked plan has other images now
 }
 
 // loop is the one goroutine that decides. Everything in it is its own.
@@ -56,6 +64,7 @@ type loop struct {
 	lastLook time.Time
 	blind    time.Duration // pause after a failed look; zero: the last one worked
 	sweep    bool          // secrets may have become unused
+	version  string        // of Podman, as of the last look
 }
 
 func newLoop(r *Reconciler) *loop {
@@ -68,7 +77,7 @@ func (l *loop) run(ctx context.Context) {
 	defer cancel()
 	l.adopt(l.r.cfg.Desired.Current())
 	for {
-		timer := time.NewTimer(l.advance(ctx))
+		timer := time.NewTimer(max(1, l.advance(ctx))) // see CONTRIBUTING about timers that are due already
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -97,8 +106,10 @@ func (l *loop) adopt(snapshot *desired.Snapshot) {
 	}
 	state := snapshot.State()
 	all := targets(state, manifest.Options{
-		DeviceID: state.DeviceID, VolumesDir: l.r.volumesDir, HideContainerPorts: l.r.cfg.HideContainerPorts,
+		DeviceID: state.DeviceID, VolumesDir: l.r.volumesDir, WorkloadsDir: l.r.store.root,
+		HideContainerPorts: l.r.cfg.HideContainerPorts, Podman: l.version,
 	})
+	l.r.images.gc.keep(imagesOf(all)) // before any attempt begins
 	for name := range all {
 		if l.entries[name] == nil {
 			l.entries[name] = &entry{}
@@ -109,15 +120,33 @@ func (l *loop) adopt(snapshot *desired.Snapshot) {
 		if !desired {
 			t = target{name: name, kind: absent}
 		}
+		if !e.target.same(t) || !e.apply.disruptive {
+			e.apply.next = time.Time{}
+		}
+		e.care.next = time.Time{}
 		e.target = t
-		e.apply.next, e.care.next = time.Time{}, time.Time{}
+		l.keepAuth(t)
 		if e.cancel != nil && !e.busy.same(t) {
 			e.cancel(errSuperseded)
 		}
 	}
 	l.sweep = true
 	l.lookBy(time.Time{})
-	l.r.board.about(snapshot.Digest(), false)
+	l.r.board.unsettled() // and still about the snapshot before, until all was looked at
+}
+
+// keepAuth keeps the credentials of a workload up to date whose images Podman
+// updates by itself. One that is not there yet gets them when it is applied.
+func (l *loop) keepAuth(t target) {
+	if !t.plan.AutoUpdate {
+		return
+	}
+	if _, err := os.Stat(l.r.store.path(t.name, manifestFile)); err != nil {
+		return
+	}
+	if err := l.r.store.keepAuth(t.name, t.auth); err != nil {
+		l.r.cfg.Log.Warn("registry credentials for updates not kept", "workload", t.name, "err", err)
+	}
 }
 
 // handsOff reports whether all there is, is to be left alone: nothing was ever
@@ -162,12 +191,14 @@ func (l *loop) advance(ctx context.Context) time.Duration {
 		return wait
 	}
 	l.looking, l.lastLook, l.due = true, now, now.Add(jitter(l.r.cfg.Resync))
-	snapshot := l.snapshot
+	snapshot, blocked := l.snapshot, l.blockedPlans(now)
 	l.attempts.Go(func() {
 		lookCtx, cancel := context.WithTimeout(ctx, lookTimeout)
 		defer cancel()
 		seen := look{snapshot: snapshot}
-		seen.observation, seen.err = l.r.observe(lookCtx)
+		if seen.observation, seen.err = l.r.observe(lookCtx); seen.err == nil {
+			seen.pulled = l.r.images.failed.changed(lookCtx, l.r.cfg.Runtime, blocked)
+		}
 		select {
 		case l.looks <- seen:
 		case <-ctx.Done():
@@ -196,10 +227,20 @@ func (l *loop) looked(ctx context.Context, seen look) {
 			l.entries[name] = &entry{target: target{name: name, kind: absent}}
 		}
 	}
+	if seen.version != l.version { // known at last, or upgraded: rendering depends on it
+		l.version = seen.version
+		l.adopt(l.snapshot)
+		return
+	}
 	busy := false
-	for name, e := range l.entries {
+	held := l.holdings(seen.observation)
+	for _, name := range sortedKeys(l.entries) {
+		e := l.entries[name]
+		if seen.pulled[name] {
+			e.apply.next = time.Time{}
+		}
 		if e.cancel == nil {
-			l.consider(ctx, e, seen.of(name))
+			l.consider(ctx, e, seen.of(name), held)
 		}
 		busy = busy || e.cancel != nil
 	}
@@ -223,30 +264,6 @@ func (l *loop) blinded(err error) {
 	}
 }
 
-// consider begins what one idle workload needs, or publishes its state.
-func (l *loop) consider(ctx context.Context, e *entry, s seen) {
-	now := time.Now()
-	t := e.target
-	t.blocked = e.apply.digest == t.plan.Digest && e.apply.next.After(now)
-	act := t.decide(s)
-	if act != actApply && act != actProve && e.care.next.After(now) {
-		act = actNothing
-	}
-	if act != actNothing {
-		l.begin(ctx, e, t)
-		return
-	}
-	if e.care.healed && !e.care.next.After(now) {
-		e.care = retry{} // it lasted
-	}
-	if t.kind == absent && leftover(s) == actNothing {
-		delete(l.entries, t.name)
-		l.r.board.remove(t.name)
-		return
-	}
-	l.r.board.set(describe(e, s))
-}
-
 func (l *loop) begin(ctx context.Context, e *entry, t target) {
 	attemptCtx, cancel := context.WithCancelCause(ctx)
 	e.cancel, e.busy = cancel, t
@@ -264,7 +281,11 @@ func (l *loop) begin(ctx context.Context, e *entry, t target) {
 func (l *loop) publishSettled() {
 	settled := !l.sweep
 	for _, e := range l.entries {
-		if e.cancel != nil || e.apply.pending() || e.care.pending() {
+		if e.cancel != nil && !e.busy.same(e.target) {
+			l.r.board.unsettled() // what it shows is about the snapshot before
+			return
+		}
+		if e.cancel != nil || e.obstacle != nil || e.apply.pending() || e.care.pending() {
 			settled = false
 		}
 	}
@@ -294,7 +315,7 @@ func (l *loop) inUse() map[string]bool {
 }
 
 func (r *Reconciler) sweepSecrets(ctx context.Context, inUse map[string]bool) error {
-	names, err := r.cfg.Runtime.Secrets(ctx)
+	names, err := r.listSecrets(ctx)
 	if err != nil {
 		return err
 	}
@@ -302,7 +323,7 @@ func (r *Reconciler) sweepSecrets(ctx context.Context, inUse map[string]bool) er
 	if err != nil {
 		return fmt.Errorf("read manifests: %w", err)
 	}
-	for _, name := range names {
+	for _, name := range sortedKeys(names) {
 		if !r.secrets.Ours(name) || inUse[name] || onDisk[name] {
 			continue
 		}
@@ -313,3 +334,5 @@ func (r *Reconciler) sweepSecrets(ctx context.Context, inUse map[string]bool) er
 	}
 	return nil
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

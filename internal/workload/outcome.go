@@ -4,18 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // Reasons of events.
 const (
-	EventStarted = "WorkloadStarted"
-	EventUpdated = "WorkloadUpdated"
-	EventFailed  = "WorkloadFailed"
-	EventRemoved = "WorkloadRemoved"
+	EventStarted   = "WorkloadStarted"
+	EventUpdated   = "WorkloadUpdated"
+	EventFailed    = "WorkloadFailed"
+	EventHeldUp    = "WorkloadHeldUp" // by another one, the host or an administrator
+	EventRemoved   = "WorkloadRemoved"
+	EventCompleted = "WorkloadCompleted"
+	EventUnheeded  = "WorkloadPartlyUnheeded"
 )
 
 // maxMessage bounds a message of a status or an event: it travels in every
@@ -40,10 +46,15 @@ func (l *loop) finished(res result) {
 		return
 	}
 	l.sweep = true
+	l.r.images.gc.soon()
 	switch a.did {
 	case actApply, actProve:
 		e.apply = retry{}
 		l.succeeded(a)
+	case actFinish:
+		e.care = retry{}
+		a.log.Info("workload completed")
+		l.r.emit(protocol.EventInfoType, EventCompleted, "workload "+name+" came to its end")
 	case actRemove:
 		e.care = retry{}
 		a.log.Info("workload removed")
@@ -61,6 +72,10 @@ func (l *loop) finished(res result) {
 
 func (l *loop) succeeded(a *attempt) {
 	name := a.target.name
+	if left := notes(a.target.plan, l.version); len(left) > 0 {
+		a.log.Warn("parts of the workload have no effect", "parts", left)
+		l.r.emit(protocol.EventWarnType, EventUnheeded, bounded("workload "+name+": "+strings.Join(left, "; ")))
+	}
 	if a.first {
 		a.log.Info("workload started", "digest", a.target.plan.Digest)
 		l.r.emit(protocol.EventInfoType, EventStarted, "workload "+name+" was started")
@@ -82,9 +97,21 @@ func (l *loop) failed(e *entry, a *attempt, err error) {
 		memory, key = &e.apply, a.target.plan.Digest
 	}
 	repeated := memory.digest == key && memory.failures > 0 && memory.last.reason == f.reason
-	pause := memory.fail(key, f, l.r.cfg.RetryMin, l.r.cfg.RetryMax)
+	shortest, longest := l.r.cfg.RetryMin, l.r.cfg.RetryMax
+	switch {
+	case f.reason == ReasonPort:
+		longest = min(longest, portPause) // looking costs little, and nobody tells when it is free
+	case a.swapped && !a.first:
+		shortest, longest = l.r.cfg.UpdateRetryMin, l.r.cfg.UpdateRetryMax
+	}
+	pause := memory.fail(key, f, shortest, longest)
+	memory.disruptive = a.swapped && !a.first
 	l.sweep = l.sweep || a.changed
-	a.log.Warn("workload not as desired, will try again",
+	level := slog.LevelWarn
+	if repeated && f.reason == ReasonPort {
+		level = slog.LevelDebug // looked at twice a minute, for months if need be
+	}
+	a.log.Log(context.Background(), level, "workload not as desired, will try again",
 		"action", string(a.did), "reason", f.reason, "failures", memory.failures, "pause", pause, "err", err)
 	if !repeated {
 		text := "workload " + a.target.name + ": " + f.text()
@@ -94,6 +121,9 @@ func (l *loop) failed(e *entry, a *attempt, err error) {
 		l.r.emit(protocol.EventWarnType, EventFailed, text)
 	}
 }
+
+// portPause is the longest pause before a taken port is looked at again.
+const portPause = 30 * time.Second
 
 // text returns the failure for a person: the error, and as much as there is
 // room for of what was said last, the end of it.
@@ -129,31 +159,78 @@ func (a *attempt) progress(reason, message string) {
 	if a.target.kind == absent {
 		phase = PhaseRemoving
 	}
-	a.r.board.progress(a.target, phase, reason, bounded(message))
+	a.r.board.progress(a.target, a.seen.disk.record, phase, reason, bounded(message))
 }
 
 // describe returns the status of a workload with no attempt on its way.
-func describe(e *entry, s seen) State {
+func (l *loop) describe(e *entry, s seen) State {
 	w := State{
 		Name: e.target.name, Desired: e.target.plan.Digest, Applied: s.disk.record.Digest, Phase: phase(s),
+		HostPorts: s.disk.record.HostPorts, Notes: append(notes(e.target.plan, l.version), l.r.images.notes.of(e.target.plan)...),
 	}
 	if s.pod != nil {
 		for _, c := range s.pod.Containers {
 			w.Restarts += c.Restarts
+			name := strings.TrimPrefix(c.Name, s.pod.Workload+"-")
+			w.Images = append(w.Images, ImageState{Container: name, Reference: c.Image, ID: c.ImageID})
 		}
+		slices.SortFunc(w.Images, func(x, y ImageState) int { return strings.Compare(x.Container, y.Container) })
 	}
+	w.Reason, w.Message = l.reason(e, s)
+	return w
+}
+
+// reason returns what is not as it should be, most telling first.
+func (l *loop) reason(e *entry, s seen) (reason, message string) {
+	r := s.disk.record
 	switch {
 	case e.target.kind == invalid, e.target.kind == refused:
-		w.Reason, w.Message = ReasonInvalid, bounded(e.target.reason)
+		return ReasonInvalid, bounded(e.target.reason)
+	case e.obstacle != nil:
+		return e.obstacle.reason, e.obstacle.text()
 	case e.apply.digest == e.target.plan.Digest && e.apply.failures > 0:
-		w.Reason, w.Message = e.apply.last.reason, e.apply.last.text()
+		return e.apply.last.reason, e.apply.last.text()
 	case e.care.pending() && !e.care.healed:
-		w.Reason, w.Message = e.care.last.reason, e.care.last.text()
+		return e.care.last.reason, e.care.last.text()
 	case s.unit.Waiting:
-		w.Reason = ReasonNotStarted
-		w.Message = fmt.Sprintf("the unit ended with result %s and will be started again", s.unit.Result)
+		return ReasonNotStarted, fmt.Sprintf("the unit ended with result %s and will be started again", s.unit.Result)
+	case e.fault != "" && time.Since(e.faultTime) >= faultPatience:
+		return ReasonStuck, e.fault
+	case r.Completed && s.pod != nil:
+		return unsuccessful(s.pod)
 	}
-	return w
+	return "", ""
+}
+
+// unsuccessful returns which containers of a pod that came to its end did not
+// end well.
+func unsuccessful(p *Pod) (reason, message string) {
+	var bad []string
+	for _, c := range p.Containers {
+		if c.ended() && c.ExitCode != 0 {
+			bad = append(bad, fmt.Sprintf("container %s ended with exit code %d", strings.TrimPrefix(c.Name, p.Workload+"-"), c.ExitCode))
+		}
+	}
+	if len(bad) == 0 {
+		return "", ""
+	}
+	return ReasonExited, bounded(strings.Join(bad, "; "))
+}
+
+// notes says which parts of the plan this Podman does not heed.
+func notes(plan manifest.Plan, version string) []string {
+	var out []string
+	for _, f := range plan.Unheeded(version) {
+		text := f.Path + " has no effect"
+		if f.Since != "" {
+			text += " before Podman " + f.Since
+		}
+		if f.Note != "" {
+			text += ": " + f.Note
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // phase names what runs.

@@ -27,7 +27,7 @@ func jitter(d time.Duration) time.Duration {
 }
 
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(max(1, d))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -43,6 +43,8 @@ type retry struct {
 	next     time.Time
 	last     failure
 	healed   bool // the last attempt worked; the pause is for its not lasting
+	// disruptive says that the last attempt took down what ran before.
+	disruptive bool
 }
 
 // pending reports whether something waits to be tried again.
@@ -59,7 +61,7 @@ func (t *retry) fail(digest string, f failure, shortest, longest time.Duration) 
 	}
 	pause = jitter(pause)
 	t.failures++
-	t.last, t.healed = f, false
+	t.last, t.healed, t.disruptive = f, false, false
 	t.next = time.Now().Add(pause)
 	return pause
 }

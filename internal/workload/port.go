@@ -2,6 +2,8 @@ package workload
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/secret"
@@ -14,6 +16,7 @@ const (
 	PodDegraded      = "Degraded"
 	PodError         = "Error"
 	ContainerRunning = "running"
+	ContainerPaused  = "paused"
 	ContainerExited  = "exited"
 	ContainerStopped = "stopped" // exited, and not yet cleaned up
 )
@@ -34,8 +37,47 @@ type Container struct {
 	Status    string // Podman's word
 	ExitCode  int32  // of the last exit
 	StartedAt time.Time
-	Restarts  int // by Podman since the container was made
+	Restarts  int    // by Podman since the container was made
+	Health    string // Podman's word; empty: nothing checks it
+	Image     string // reference that it was made from
+	ImageID   string
 }
+
+// Words of Podman for the health of a container.
+const (
+	HealthStarting  = "starting"
+	HealthHealthy   = "healthy"
+	HealthUnhealthy = "unhealthy"
+)
+
+// Image is an image in local storage.
+type Image struct {
+	ID         string
+	Names      []string // references with tags
+	Digests    []string // name@sha256:…
+	Size       int64    // bytes, with the layers that it shares
+	Containers int      // made from it, somebody else's included
+}
+
+// Disk is a file system.
+type Disk struct {
+	Dir         string // a folder on it
+	Total, Free uint64 // bytes; free is what an ordinary user may still take
+}
+
+// NoSpaceError is that of a pull that found a disk full.
+type NoSpaceError struct {
+	Dir string // on the disk that is full
+	Err error
+}
+
+// Error names the disk.
+func (e *NoSpaceError) Error() string {
+	return "the disk of " + e.Dir + " is full: " + e.Err.Error()
+}
+
+// Unwrap returns what Podman said.
+func (e *NoSpaceError) Unwrap() error { return e.Err }
 
 // UnitState is systemd's word for the state of a unit.
 type UnitState string
@@ -49,10 +91,57 @@ const (
 
 // Unit is the unit of one workload.
 type Unit struct {
-	Enabled bool // started at boot
-	State   UnitState
-	Waiting bool // it ended, and systemd will start it again after a pause
-	Result  string
+	Enabled  bool // started at boot
+	State    UnitState
+	Waiting  bool // it ended, and systemd will start it again after a pause
+	Result   string
+	Settings UnitSettings // as they are in force
+}
+
+// UnitSettings is what the unit of one workload has beyond what all have.
+type UnitSettings struct {
+	// Completes says that the pod may come to its end, and then stays there to
+	// be looked at; systemd does not start it again.
+	Completes bool `json:"completes,omitempty"`
+	// StopTimeout is how long the containers have to end before they are
+	// killed; zero: Podman's default.
+	StopTimeout time.Duration `json:"stopTimeout,omitempty"`
+	// Mounts are the folders that have to be mount points when the unit starts,
+	// sorted: a unit of which one is missing is not started, at boot included.
+	Mounts []string `json:"mounts,omitempty"`
+	// AutoUpdate says that Podman replaces images by newer ones, and needs a
+	// start to fail when their containers do not stay up: only then does it put
+	// the image before back.
+	AutoUpdate bool `json:"autoUpdate,omitempty"`
+}
+
+// Equal reports whether both say the same.
+func (s UnitSettings) Equal(other UnitSettings) bool {
+	return s.Completes == other.Completes && s.AutoUpdate == other.AutoUpdate && s.StopTimeout == other.StopTimeout && slices.Equal(s.Mounts, other.Mounts)
+}
+
+// Socket is a socket of the host that takes connections or datagrams.
+type Socket struct {
+	Protocol string     // tcp or udp
+	Address  netip.Addr // unspecified: every address
+	Port     uint16
+	PID      int    // zero: not known
+	Command  string // of that process, for a person
+	Workload string // of ours that it belongs to; empty: none
+}
+
+// HostTable is what the host has that a workload may need. All methods may be
+// called from any goroutine.
+type HostTable interface {
+	// Mounted reports whether something is mounted at the folder.
+	Mounted(dir string) (bool, error)
+	// Sockets returns the sockets that listen.
+	Sockets() ([]Socket, error)
+	// FirstPort returns the lowest port that others than root may listen at.
+	FirstPort() (uint16, error)
+	// Watch calls changed when a mount appeared or vanished. It returns nil when
+	// ctx ended.
+	Watch(ctx context.Context, changed func()) error
 }
 
 // PodRuntime is what runs pods. All methods may be called from any goroutine,
@@ -65,15 +154,32 @@ type PodRuntime interface {
 	// RemovePod removes the pod of a workload, if there is one, with its
 	// containers.
 	RemovePod(ctx context.Context, workload string) error
+	// UnpausePod lets the containers of a workload's pod run again, if there is
+	// one.
+	UnpausePod(ctx context.Context, workload string) error
 	// Logs returns the last lines that a container wrote.
 	Logs(ctx context.Context, containerID string, lines int) ([]string, error)
 
-	ImageExists(ctx context.Context, reference string) (bool, error)
+	// Version returns Podman's version, such as 4.3.1.
+	Version(ctx context.Context) (string, error)
+
+	// Image returns the image of that reference; false: it is not in local
+	// storage.
+	Image(ctx context.Context, reference string) (Image, bool, error)
+	// Images returns all images in local storage, ours and others.
+	Images(ctx context.Context) ([]Image, error)
+	// RemoveImage removes an image with all its names, if it is there. It is an
+	// error while a container was made from it.
+	RemoveImage(ctx context.Context, id string) error
+	// ImageDisk returns the file system that the images are on.
+	ImageDisk(ctx context.Context) (Disk, error)
 	// PullImage pulls with the credentials of a docker config JSON, which may
-	// be empty. Progress may be called until PullImage returns.
+	// be empty. As long as it gets on it calls progress every few seconds, from
+	// one goroutine at a time, until it returns. The error is a *NoSpaceError
+	// when a disk was full.
 	PullImage(ctx context.Context, reference string, auth secret.Value, progress func(line string)) error
 
-	// Secrets returns the names of all secrets, ours and others.
+	// Secrets returns the names of the secrets that carry our mark.
 	Secrets(ctx context.Context) ([]string, error)
 	// CreateSecret makes a secret; one of that name being there is no error.
 	CreateSecret(ctx context.Context, name string, data secret.Value) error
@@ -96,6 +202,10 @@ type UnitControl interface {
 	// starts or stops it, and both may be repeated.
 	Enable(ctx context.Context, workload string) error
 	Disable(ctx context.Context, workload string) error
+	// Configure gives the unit these settings from its next start on; it may be
+	// repeated, and costs nothing when they are in force. Zero settings leave no
+	// trace.
+	Configure(ctx context.Context, workload string, settings UnitSettings) error
 	// Start, Restart and Stop wait until systemd is done. Start does nothing to
 	// an active unit, and Stop nothing to an inactive one. All three end a
 	// pause before a restart.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // outputLines is how much of a failing container's output is reported.
@@ -21,8 +22,6 @@ func (a *attempt) prove(ctx context.Context, plan manifest.Plan, settle time.Dur
 	// Ten looks at a settle time are enough to see a restart, which is counted
 	// and cannot be missed, and few enough to cost nothing.
 	poll := min(max(settle/10, 50*time.Millisecond), time.Second)
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
 	if a.did == actProve {
 		// It may have run, and restarted, for a long time.
 		a.restarts = map[string]int{}
@@ -36,16 +35,18 @@ func (a *attempt) prove(ctx context.Context, plan manifest.Plan, settle time.Dur
 		}
 		now := time.Now()
 		switch {
+		case v.ended:
+			return nil
 		case !v.good:
 			steadySince, waitingFor = time.Time{}, v.why
 		case steadySince.IsZero() || v.fingerprint != fingerprint:
 			steadySince, fingerprint = now, v.fingerprint
-			a.progress("Settling", "")
+			a.progress(protocol.ReasonSettling, "")
 		case now.Sub(steadySince) >= settle:
 			return nil
 		}
 		select {
-		case <-ticker.C:
+		case <-time.After(poll):
 		case <-ctx.Done():
 			if context.Cause(ctx) == errTooLong { //nolint:errorlint // our own value
 				return &failure{
@@ -64,6 +65,7 @@ var errTooLong = fmt.Errorf("took too long: %w", context.DeadlineExceeded)
 // verdict is one look at a workload that should run.
 type verdict struct {
 	good        bool
+	ended       bool   // good, and there is nothing to wait for: all came to their end
 	why         string // not good (yet)
 	fingerprint string // which containers run, since when
 }
@@ -75,26 +77,33 @@ func (a *attempt) verdict(ctx context.Context, plan manifest.Plan) (verdict, err
 	if err != nil {
 		return notSeen(ctx, err)
 	}
-	if unit.State == UnitFailed || unit.Waiting || unit.State == UnitInactive {
-		if unit.State == UnitInactive && plan.RestartPolicy != manifest.RestartAlways {
-			return verdict{good: true, fingerprint: "ended"}, nil
-		}
+	mayEnd := unit.ended() && !unit.Waiting && plan.RestartPolicy != manifest.RestartAlways
+	if (unit.ended() || unit.Waiting) && !mayEnd {
 		return verdict{}, &failure{
 			reason: ReasonNotStarted, output: a.unitOutput(ctx),
 			err: fmt.Errorf("unit is %s, result %s", unit.State, unit.Result),
 		}
 	}
-	if unit.State != UnitActive {
+	if unit.State != UnitActive && !mayEnd {
 		return verdict{why: "unit is " + string(unit.State)}, nil
 	}
 	pod, there, err := a.r.cfg.Runtime.Pod(ctx, plan.Name)
 	if err != nil {
 		return notSeen(ctx, err)
 	}
-	if !there || pod.Digest != plan.Digest {
-		return verdict{why: "the pod is not there yet"}, nil
+	v := verdict{why: "the pod is not there yet"}
+	if there && pod.Digest == plan.Digest {
+		if v, err = a.judgePod(ctx, plan, pod); err != nil {
+			return v, err
+		}
 	}
-	return a.judgePod(ctx, plan, pod)
+	if mayEnd && !v.ended {
+		return verdict{}, &failure{
+			reason: ReasonNotStarted, output: a.podOutput(ctx, plan),
+			err: fmt.Errorf("unit is %s, result %s, and not all containers came to their end: %s", unit.State, unit.Result, v.why),
+		}
+	}
+	return v, nil
 }
 
 // notSeen makes a passing trouble with looking a reason to look again.
@@ -107,6 +116,7 @@ func notSeen(ctx context.Context, err error) (verdict, error) {
 
 func (a *attempt) judgePod(ctx context.Context, plan manifest.Plan, pod Pod) (verdict, error) {
 	var who strings.Builder
+	ended := 0
 	for _, name := range plan.Containers {
 		c, there := find(pod.Containers, plan.Name+"-"+name)
 		if !there {
@@ -116,25 +126,45 @@ func (a *attempt) judgePod(ctx context.Context, plan manifest.Plan, pod Pod) (ve
 		if _, known := a.restarts[c.ID]; a.restarts != nil && !known {
 			a.restarts[c.ID] = c.Restarts
 		}
-		ended := c.Status == ContainerExited || c.Status == ContainerStopped
-		restarts := c.Restarts - a.restarts[c.ID]
+		if err := a.judgeContainer(ctx, plan, name, c); err != nil {
+			return verdict{}, err
+		}
 		switch {
-		case restarts > 0:
-			return verdict{}, &failure{
-				reason: ReasonExited, output: a.logs(ctx, c.ID),
-				err: fmt.Errorf("container %s ended and was restarted, %d times so far", name, restarts),
-			}
-		case ended && plan.RestartPolicy == manifest.RestartAlways,
-			ended && c.ExitCode != 0 && plan.RestartPolicy == manifest.RestartOnFailure:
-			return verdict{}, &failure{
-				reason: ReasonExited, output: a.logs(ctx, c.ID),
-				err: fmt.Errorf("container %s ended with exit code %d", name, c.ExitCode),
-			}
-		case !ended && c.Status != ContainerRunning:
+		case c.ended() && c.ExitCode != 0 && plan.RestartPolicy == manifest.RestartOnFailure:
+			return verdict{why: fmt.Sprintf("container %s ended with exit code %d", name, c.ExitCode)}, nil
+		case c.ended():
+			ended++
+		case c.Status != ContainerRunning:
 			return verdict{why: "container " + name + " is " + c.Status}, nil
+		case c.Health == HealthStarting:
+			return verdict{why: "container " + name + " has not passed its probe yet"}, nil
 		}
 	}
-	return verdict{good: true, fingerprint: who.String()}, nil
+	return verdict{good: true, ended: ended == len(plan.Containers), fingerprint: who.String()}, nil
+}
+
+// judgeContainer returns a *failure when the container cannot come to run any
+// more.
+func (a *attempt) judgeContainer(ctx context.Context, plan manifest.Plan, name string, c Container) error {
+	restarts := c.Restarts - a.restarts[c.ID]
+	switch {
+	case c.Health == HealthUnhealthy: // first: Podman ends what is unhealthy
+		return &failure{
+			reason: ReasonNotReady, output: a.logs(ctx, c.ID),
+			err: fmt.Errorf("container %s is unhealthy: its probe fails", name),
+		}
+	case restarts > 0 && plan.RestartPolicy == manifest.RestartAlways:
+		return &failure{
+			reason: ReasonExited, output: a.logs(ctx, c.ID),
+			err: fmt.Errorf("container %s ended and was restarted, %d times so far", name, restarts),
+		}
+	case c.ended() && plan.RestartPolicy == manifest.RestartAlways:
+		return &failure{
+			reason: ReasonExited, output: a.logs(ctx, c.ID),
+			err: fmt.Errorf("container %s ended with exit code %d", name, c.ExitCode),
+		}
+	}
+	return nil
 }
 
 func find(containers []Container, name string) (Container, bool) {
@@ -181,7 +211,7 @@ func (a *attempt) podOutput(ctx context.Context, plan manifest.Plan) []string {
 		return a.unitOutput(ctx)
 	}
 	for _, c := range pod.Containers {
-		if c.Status != ContainerRunning {
+		if c.Status != ContainerRunning || c.Health != "" && c.Health != HealthHealthy {
 			return a.logs(ctx, c.ID)
 		}
 	}

@@ -25,6 +25,7 @@ type Config struct {
 	Desired snapshots
 	Runtime PodRuntime
 	Units   UnitControl
+	Host    HostTable // nil: no mounts are waited for and no ports are checked
 	Log     *slog.Logger
 	Event   func(protocol.EventInfo) // may be nil; called from any goroutine, must not block
 
@@ -33,6 +34,9 @@ type Config struct {
 
 	HideContainerPorts bool // see manifest.Options
 
+	// MaintenanceDirs are where an administrator's markers are looked for.
+	MaintenanceDirs []string
+
 	Resync       time.Duration // between two looks when nothing happens; 60 s
 	Settle       time.Duration // how long a change has to run before it counts; 5 s
 	ReadyTimeout time.Duration // how long a change may take to run; 60 s
@@ -40,8 +44,14 @@ type Config struct {
 	PullTimeout  time.Duration // of one image; 60 min
 	RetryMin     time.Duration // pause after the first failure; 5 s
 	RetryMax     time.Duration // longest pause; 5 min
-	MaxPulls     int           // at once; 3
-	MaxStarts    int           // at once; 4
+	// Trying an update that failed takes down what was put back: the pauses
+	// between those tries are longer.
+	UpdateRetryMin time.Duration // 1 min
+	UpdateRetryMax time.Duration // 1 h
+	MaxPulls       int           // at once; 3
+	MaxStarts      int           // at once; 4
+
+	Images ImageConfig
 
 	// Step is called between any two changes, with the name of the point; nil
 	// but in tests of crashes.
@@ -53,11 +63,13 @@ func (c Config) withDefaults() Config {
 		&c.Resync: time.Minute, &c.Settle: 5 * time.Second, &c.ReadyTimeout: time.Minute,
 		&c.StartTimeout: 10 * time.Minute, &c.PullTimeout: time.Hour,
 		&c.RetryMin: 5 * time.Second, &c.RetryMax: 5 * time.Minute,
+		&c.UpdateRetryMin: time.Minute, &c.UpdateRetryMax: time.Hour,
 	} {
 		if *d == 0 {
 			*d = fallback
 		}
 	}
+	c.Images = c.Images.withDefaults()
 	if c.MaxPulls == 0 {
 		c.MaxPulls = 3
 	}
@@ -74,14 +86,16 @@ func (c Config) Validate() error {
 		return errors.New("workload config: Desired, Runtime, Units and Log are required")
 	case !filepath.IsAbs(c.StateDir):
 		return fmt.Errorf("workload config: StateDir %q is not an absolute path", c.StateDir)
-	case min(c.Resync, c.Settle, c.ReadyTimeout, c.StartTimeout, c.PullTimeout, c.RetryMin, c.RetryMax) < 0:
+	case min(c.Resync, c.Settle, c.ReadyTimeout, c.StartTimeout, c.PullTimeout, c.RetryMin, c.RetryMax, c.UpdateRetryMin) < 0:
 		return errors.New("workload config: a duration is negative")
+	case c.UpdateRetryMin > c.UpdateRetryMax:
+		return fmt.Errorf("workload config: UpdateRetryMin %s is longer than UpdateRetryMax %s", c.UpdateRetryMin, c.UpdateRetryMax)
 	case c.RetryMin > c.RetryMax:
 		return fmt.Errorf("workload config: RetryMin %s is longer than RetryMax %s", c.RetryMin, c.RetryMax)
 	case c.MaxPulls < 0, c.MaxStarts < 0:
 		return errors.New("workload config: MaxPulls or MaxStarts is negative")
 	}
-	return nil
+	return c.Images.Validate()
 }
 
 // Reconciler makes the device run what is desired.
@@ -91,6 +105,7 @@ type Reconciler struct {
 	store      store
 	secrets    manifest.SecretNames
 	board      *board
+	images     *images
 	pulls      limit
 	starts     limit
 	wake       chan struct{}
@@ -102,10 +117,12 @@ func New(cfg Config) (*Reconciler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	store := store{root: filepath.Join(cfg.StateDir, "workloads"), uid: -1, gid: cfg.GID}
 	return &Reconciler{
 		cfg:        cfg,
 		volumesDir: filepath.Join(cfg.StateDir, "volumes"),
-		store:      store{root: filepath.Join(cfg.StateDir, "workloads"), uid: -1, gid: cfg.GID},
+		store:      store,
+		images:     newImages(cfg, store),
 		secrets:    manifest.NewSecretNames(),
 		board:      newBoard(),
 		pulls:      make(limit, cfg.MaxPulls),
@@ -132,11 +149,14 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var watchers sync.WaitGroup
-	for name, watch := range map[string]func(context.Context, func()) error{
-		"pods": r.cfg.Runtime.Watch, "units": r.cfg.Units.Watch,
-	} {
+	streams := map[string]func(context.Context, func()) error{"pods": r.cfg.Runtime.Watch, "units": r.cfg.Units.Watch}
+	if r.cfg.Host != nil {
+		streams["mounts"] = r.cfg.Host.Watch
+	}
+	for name, watch := range streams {
 		watchers.Go(func() { r.watch(ctx, name, watch) })
 	}
+	watchers.Go(func() { r.images.gc.run(ctx) })
 	newLoop(r).run(ctx)
 	stop()
 	watchers.Wait()

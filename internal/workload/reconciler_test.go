@@ -64,11 +64,7 @@ func TestDeployUpdateRemove(t *testing.T) {
 func TestNothingIsTouchedBeforeTheFirstConfiguration(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		d := newDevice(t)
-		d.world.Publish("good:1", workloadtest.Good)
-		d.start(-1)
-		d.want("1", map[string]wish{"a": {Image: "good:1"}})
-		d.eventually(time.Minute, func() string { return d.runs("a") })
+		d := newSteady(t)
 		d.halt()
 		before := d.world.Containers("a")
 
@@ -165,11 +161,7 @@ func TestFailedFirstDeploymentLeavesNothing(t *testing.T) {
 func TestInvalidBesideGood(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		d := newDevice(t)
-		d.world.Publish("good:1", workloadtest.Good)
-		d.start(-1)
-		d.want("1", map[string]wish{"a": {Image: "good:1"}})
-		d.eventually(time.Minute, func() string { return d.runs("a") })
+		d := newSteady(t)
 		before := d.world.Containers("a")
 		d.want("2", map[string]wish{"a": {Image: "invalid"}, "b": {Image: "good:1"}})
 		d.eventually(time.Minute, func() string { return d.runs("b") })
@@ -239,11 +231,7 @@ func TestDriftIsPutRight(t *testing.T) {
 func TestDamagedRecord(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		d := newDevice(t)
-		d.world.Publish("good:1", workloadtest.Good)
-		d.start(-1)
-		d.want("1", map[string]wish{"a": {Image: "good:1"}})
-		d.eventually(time.Minute, func() string { return d.runs("a") })
+		d := newSteady(t)
 		before := d.world.Containers("a")
 		d.halt()
 		if err := os.WriteFile(filepath.Join(d.dir, "workloads", "a", "applied.json"), []byte("{"), 0o600); err != nil {

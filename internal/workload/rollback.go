@@ -53,13 +53,34 @@ func (a *attempt) restore(ctx context.Context) error {
 		return failed(ReasonState, fmt.Errorf("restore manifest: %w", err))
 	}
 	a.step("restored")
-	if err := a.r.cfg.Units.Enable(ctx, name); err != nil {
-		return failed(ReasonUnit, err)
+	if a.seen.disk.record.Completed {
+		return a.rest(ctx)
+	}
+	if err := a.setUp(ctx, a.seen.disk.record.Unit); err != nil {
+		return err
 	}
 	err := a.startUnit(ctx, a.r.cfg.Units.Restart)
 	a.step("restore-restarted")
+	a.sweepFiles()
 	a.rolledBack = err == nil
 	return err
+}
+
+// rest ends what was tried in the place of a workload that had come to its end,
+// which is not run a second time.
+func (a *attempt) rest(ctx context.Context) error {
+	name := a.target.name
+	if err := a.r.cfg.Units.Disable(ctx, name); err != nil {
+		return failed(ReasonUnit, err)
+	}
+	if err := a.r.cfg.Units.Stop(ctx, name); err != nil {
+		return failed(ReasonUnit, err)
+	}
+	if err := a.r.cfg.Runtime.RemovePod(ctx, name); err != nil {
+		return failed(ReasonUnit, err)
+	}
+	a.rolledBack = true
+	return nil
 }
 
 // remove takes everything of the workload away but its volume. The folder goes
@@ -78,6 +99,10 @@ func (a *attempt) remove(ctx context.Context) error {
 		return failed(ReasonRemoval, err)
 	}
 	a.step("remove-stopped")
+	if err := a.r.cfg.Units.Configure(ctx, name, UnitSettings{}); err != nil {
+		return failed(ReasonRemoval, err)
+	}
+	a.step("remove-configured")
 	if err := a.r.cfg.Runtime.RemovePod(ctx, name); err != nil {
 		return failed(ReasonRemoval, err)
 	}

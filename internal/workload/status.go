@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
 )
 
 // Phases that are ours; all others are Podman's words for a pod.
@@ -20,7 +22,8 @@ const (
 // Status is the state of all workloads at one time, sorted by name. It is a
 // value that nobody changes.
 type Status struct {
-	// ConfigDigest is that of the snapshot this status is about.
+	// ConfigDigest is that of the snapshot this status is about: the newest of
+	// which every workload was looked at.
 	ConfigDigest string
 	// Settled says that every workload was looked at since that snapshot came
 	// into force, that no attempt is on its way or waiting to be repeated, and
@@ -40,6 +43,27 @@ type State struct {
 	// Restarts counts those by Podman since the pod was made.
 	Restarts int
 	Since    time.Time // of Phase and Reason
+	// Images are those that its containers were made from, by container.
+	Images []ImageState
+	// HostPorts are those of the manifest that was applied last.
+	HostPorts []manifest.HostPort
+	// Notes are what a person should know although nothing is wrong, such as a
+	// part of the specification that this Podman does not heed.
+	Notes []string
+}
+
+// ImageState is an image in use.
+type ImageState struct {
+	Container string // as in the manifest
+	Reference string
+	ID        string
+}
+
+func (w State) equal(other State) bool {
+	return w.Name == other.Name && w.Phase == other.Phase && w.Reason == other.Reason && w.Message == other.Message &&
+		w.Desired == other.Desired && w.Applied == other.Applied && w.Restarts == other.Restarts &&
+		w.Since.Equal(other.Since) && slices.Equal(w.Images, other.Images) &&
+		slices.Equal(w.HostPorts, other.HostPorts) && slices.Equal(w.Notes, other.Notes)
 }
 
 // board holds the status that is published.
@@ -74,18 +98,22 @@ func (b *board) set(w State) {
 	if !known || old.Phase != w.Phase || old.Reason != w.Reason {
 		w.Since = time.Now().UTC().Truncate(time.Millisecond)
 	}
-	if known && old == w {
+	if known && old.equal(w) {
 		return
 	}
 	b.entries[w.Name] = w
 	b.touch()
 }
 
-// progress publishes what an attempt for t is at.
-func (b *board) progress(t target, phase, reason, message string) {
+// progress publishes what an attempt for t is at. What was applied before is
+// told by its record, as long as nothing else is known.
+func (b *board) progress(t target, applied record, phase, reason, message string) {
 	b.mu.Lock()
-	w := b.entries[t.name]
+	w, known := b.entries[t.name]
 	b.mu.Unlock()
+	if !known {
+		w.Applied, w.HostPorts = applied.Digest, applied.HostPorts
+	}
 	w.Name, w.Phase, w.Reason, w.Message, w.Desired = t.name, phase, reason, message, t.plan.Digest
 	b.set(w)
 }
@@ -120,6 +148,14 @@ func (b *board) about(config string, settled bool) {
 		b.config, b.settled = config, settled
 		b.touch()
 	}
+}
+
+// unsettled says that the status is not final any more.
+func (b *board) unsettled() {
+	b.mu.Lock()
+	config := b.config
+	b.mu.Unlock()
+	b.about(config, false)
 }
 
 func (b *board) status() Status {

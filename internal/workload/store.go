@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/durable"
+	"github.com/project-flotta/flotta-agent/internal/secret"
 	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
 )
 
@@ -36,6 +38,23 @@ type record struct {
 	ManifestSum   string    `json:"manifestSum"`
 	RestartPolicy string    `json:"restartPolicy"`
 	AppliedAt     time.Time `json:"appliedAt"`
+
+	Containers  []string            `json:"containers,omitempty"`
+	HostPorts   []manifest.HostPort `json:"hostPorts,omitempty"`
+	PodmanNames []string            `json:"podmanNames,omitempty"`
+	Unit        UnitSettings        `json:"unit"`
+	// Completed says that it came to its end, as its restart policy allows, and
+	// is not started again.
+	Completed bool `json:"completed,omitempty"`
+}
+
+// newRecord returns the record of a target that was seen to run.
+func newRecord(t target) record {
+	p := t.plan
+	return record{
+		Digest: p.Digest, ManifestSum: t.sum, RestartPolicy: p.RestartPolicy, AppliedAt: time.Now().UTC(),
+		Containers: p.Containers, HostPorts: p.HostPorts, PodmanNames: p.PodmanNames, Unit: t.settings,
+	}
 }
 
 // onDisk is what a workload's folder holds. Sums are empty where the file is
@@ -154,6 +173,26 @@ func (s store) stage(name string, data []byte) error {
 	return durable.WriteFile(s.path(name, nextFile), data, fileMode)
 }
 
+// keepAuth writes the credentials with which Podman looks for newer images by
+// itself; they are not part of the manifest, so that new ones restart nothing.
+func (s store) keepAuth(name string, auth secret.Value) error {
+	path := manifest.AuthPath(s.root, name)
+	want := []byte(auth.Reveal())
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
+		return nil
+	}
+	if len(want) == 0 {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := errors.Join(s.makeFolder(s.root), s.makeFolder(s.path(name))); err != nil {
+		return err
+	}
+	return durable.WriteFile(path, want, fileMode)
+}
+
 // keepPrevious copies a proven manifest aside; one that is not proven must not
 // take the place of one that is.
 func (s store) keepPrevious(name string) error {
@@ -176,13 +215,13 @@ func (s store) promote(name string) error {
 	return durable.SyncDir(s.path(name))
 }
 
-// restore makes the previous manifest the one that the unit plays.
+// restore makes the previous manifest the one that the unit plays. It is moved,
+// not copied: a full disk must not keep what worked from coming back.
 func (s store) restore(name string) error {
-	data, err := os.ReadFile(s.path(name, previousFile))
-	if err != nil {
+	if err := os.Rename(s.path(name, previousFile), s.path(name, manifestFile)); err != nil {
 		return err
 	}
-	return durable.WriteFile(s.path(name, manifestFile), data, fileMode)
+	return durable.SyncDir(s.path(name))
 }
 
 func (s store) record(name string, r record) error {
@@ -201,11 +240,17 @@ func (s store) remove(name string) error {
 	return durable.SyncDir(s.root)
 }
 
-// discardStaged removes what was staged, and the folder if there is nothing
-// else in it.
+// discardStaged removes what was staged, with its files, and the folder if there
+// is nothing else in it.
 func (s store) discardStaged(name string) error {
 	if err := os.Remove(s.path(name, nextFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if err := s.sweepFiles(name); err != nil {
+		return err
+	}
+	if _, err := os.Stat(s.path(name, manifestFile)); errors.Is(err, fs.ErrNotExist) {
+		_ = os.Remove(manifest.AuthPath(s.root, name)) // or the folder stays, which says so
 	}
 	if err := os.Remove(s.path(name)); err == nil {
 		return durable.SyncDir(s.root)

@@ -39,7 +39,10 @@ func TestDeviceKeepsTheContract(t *testing.T) {
 		testOnDevice(t)
 		return
 	}
-	d := device.New(t, device.Config{})
+	trust := "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n"
+	d := device.New(t, device.Config{Files: map[string]device.File{
+		"/etc/containers/registries.conf.d/test.conf": {Content: []byte(trust)},
+	}})
 	if err := d.AddImage(t.Context(), device.User, image.Spec{Ref: testImage}); err != nil {
 		t.Fatal(err)
 	}
@@ -77,19 +80,33 @@ func testOnDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sc.Close()
-	units := adapter.NewUnits(sc)
+	units, err := adapter.NewUnits(adapter.UnitsConfig{Client: sc, DropIns: adapter.UserDropIns})
+	if err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	workloadtest.Contract(t, workloadtest.Subject{
 		Runtime: adapter.NewPods(pc), Units: units, Image: testImage, None: noImage,
-		Place: func(name, digest, image string) { place(t, name, digest, image) },
+		Stranger: func(name string) { stranger(t, pc, name) },
+		Place:    func(name, digest, image string) { place(t, name, digest, image) },
 	})
 	lines, err := units.Output(t.Context(), "contract-b", began, 5)
 	said := slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, noImage) })
 	if err != nil || !said || len(lines) > 5 {
 		t.Errorf("the unit that could not be played said %q, %v", lines, err)
 	}
+	t.Run("images", func(t *testing.T) { testImages(t, pc) })
+	t.Run("health", func(t *testing.T) { testHealth(t, pc, units) })
 	t.Run("other units", func(t *testing.T) { testUnits(t, sc, flotta.HomeDir) })
 	t.Run("manager restarts", func(t *testing.T) { testManagerRestarts(t, sc, flotta.Uid) })
+}
+
+// stranger makes a secret that is not ours.
+func stranger(t *testing.T, pc *podman.Client, name string) {
+	t.Helper()
+	if err := pc.CreateSecret(t.Context(), podman.NewSecret{Name: name, Data: []byte("theirs")}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // place writes a manifest where the shipped unit plays it.

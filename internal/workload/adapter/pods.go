@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/podman"
-	"github.com/project-flotta/flotta-agent/internal/secret"
 	"github.com/project-flotta/flotta-agent/internal/workload"
 	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
 )
@@ -17,20 +16,26 @@ import (
 type Pods struct {
 	client *podman.Client
 
-	mu       sync.Mutex
-	restarts map[string]restartCount // by container ID
+	mu      sync.Mutex
+	details map[string]detail // by container ID
+	version cachedVersion
+	store   podman.Store // zero: not asked yet
+	growths map[*growth]bool
+	marks   map[string]bool // by ID of a secret: it is ours
 }
 
-// restartCount is valid for as long as the container has not started anew.
-type restartCount struct {
+// detail is what was seen of a container last. Its restarts are valid for as long
+// as it has not started anew.
+type detail struct {
 	startedAt time.Time
 	status    string
-	count     int
+	restarts  int
+	health    string
 }
 
 // NewPods returns the runtime behind client.
 func NewPods(client *podman.Client) *Pods {
-	return &Pods{client: client, restarts: map[string]restartCount{}}
+	return &Pods{client: client, details: map[string]detail{}, growths: map[*growth]bool{}, marks: map[string]bool{}}
 }
 
 // Pods returns every pod of ours.
@@ -41,9 +46,9 @@ func (p *Pods) Pods(ctx context.Context) ([]workload.Pod, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.restarts {
+	for id := range p.details {
 		if !seen[id] {
-			delete(p.restarts, id)
+			delete(p.details, id)
 		}
 	}
 	return pods, nil
@@ -98,30 +103,60 @@ func (p *Pods) list(ctx context.Context, label string) ([]workload.Pod, map[stri
 }
 
 func (p *Pods) container(ctx context.Context, c podman.ContainerSummary) (workload.Container, error) {
-	out := workload.Container{ID: c.ID, Status: c.State, ExitCode: c.ExitCode, StartedAt: c.StartedAt.Time}
+	out := workload.Container{
+		ID: c.ID, Status: c.State, ExitCode: c.ExitCode, StartedAt: c.StartedAt.Time, Image: c.Image, ImageID: c.ImageID,
+	}
 	if len(c.Names) > 0 {
 		out.Name = c.Names[0]
 	}
-	p.mu.Lock()
-	known, cached := p.restarts[c.ID]
-	p.mu.Unlock()
-	// The list knows no restarts before Podman 4.6, and an inspection costs a
-	// call: only a container that changed is inspected. Starts are told apart
-	// by the second, and one that ran for less is not yet running again.
-	fresh := time.Since(c.StartedAt.Time) < 2*time.Second
-	if cached && !fresh && known.startedAt.Equal(c.StartedAt.Time) && known.status == c.State {
-		out.Restarts = known.count
-		return out, nil
-	}
-	detail, err := p.client.Container(ctx, c.ID)
+	d, err := p.detail(ctx, c)
 	if err != nil {
 		return out, err
 	}
-	out.Restarts, out.StartedAt = detail.RestartCount, c.StartedAt.Time
+	out.Restarts, out.Health = d.restarts, d.health
+	return out, nil
+}
+
+// detail inspects a container only if it changed: the list knows no restarts
+// before Podman 4.6, and an inspection costs a call.
+func (p *Pods) detail(ctx context.Context, c podman.ContainerSummary) (detail, error) {
+	p.mu.Lock()
+	d, cached := p.details[c.ID]
+	p.mu.Unlock()
+	// Starts are told apart by the second, and one that ran for less is not yet
+	// running again.
+	fresh := time.Since(c.StartedAt.Time) < 2*time.Second
+	if !cached || fresh || !d.startedAt.Equal(c.StartedAt.Time) || d.status != c.State {
+		inspected, err := p.client.Container(ctx, c.ID)
+		if err != nil {
+			return detail{}, err
+		}
+		d = detail{startedAt: c.StartedAt.Time, status: c.State, restarts: inspected.RestartCount}
+	}
+	d.health = healthWord(c.Health)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.restarts[c.ID] = restartCount{startedAt: c.StartedAt.Time, status: c.State, count: detail.RestartCount}
-	return out, nil
+	p.details[c.ID] = d
+	return d, nil
+}
+
+// healthWord returns a word for the health of a container that is known, or
+// nothing.
+func healthWord(word string) string {
+	switch word {
+	case workload.HealthStarting, workload.HealthHealthy, workload.HealthUnhealthy:
+		return word
+	default:
+		return ""
+	}
+}
+
+// heardHealth reports whether what a health check found is news.
+func (p *Pods) heardHealth(id, word string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, known := p.details[id]
+	return !known || healthWord(word) == "" || healthWord(word) != d.health
 }
 
 // RemovePod removes the pod of a workload, if it is ours.
@@ -136,59 +171,32 @@ func (p *Pods) RemovePod(ctx context.Context, name string) error {
 	return nil
 }
 
+// UnpausePod lets the containers of a workload's pod run again.
+func (p *Pods) UnpausePod(ctx context.Context, name string) error {
+	pod, there, err := p.Pod(ctx, name)
+	if err != nil || !there {
+		return err
+	}
+	if err := p.client.UnpausePod(ctx, pod.ID); err != nil && !errors.Is(err, podman.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
 // Logs returns the last lines of a container.
 func (p *Pods) Logs(ctx context.Context, containerID string, lines int) ([]string, error) {
 	return p.client.Logs(ctx, containerID, lines)
 }
 
-// ImageExists reports whether the image is in local storage.
-func (p *Pods) ImageExists(ctx context.Context, reference string) (bool, error) {
-	return p.client.ImageExists(ctx, reference)
-}
-
-// PullImage pulls the image.
-func (p *Pods) PullImage(ctx context.Context, reference string, auth secret.Value, progress func(string)) error {
-	_, err := p.client.PullImage(ctx, podman.Pull{Reference: reference, AuthFile: auth.Reveal(), Progress: progress})
-	return err
-}
-
-// Secrets returns the names of all secrets.
-func (p *Pods) Secrets(ctx context.Context) ([]string, error) {
-	list, err := p.client.Secrets(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]string, 0, len(list))
-	for _, s := range list {
-		out = append(out, s.Name)
-	}
-	return out, nil
-}
-
-// CreateSecret makes a secret unless it is there.
-func (p *Pods) CreateSecret(ctx context.Context, name string, data secret.Value) error {
-	err := p.client.CreateSecret(ctx, podman.NewSecret{Name: name, Data: []byte(data.Reveal())})
-	if errors.Is(err, podman.ErrExists) {
-		return nil
-	}
-	return err
-}
-
-// RemoveSecret removes a secret unless it is gone.
-func (p *Pods) RemoveSecret(ctx context.Context, name string) error {
-	err := p.client.RemoveSecret(ctx, name)
-	if errors.Is(err, podman.ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
 // Watch calls changed when a container of ours started, ended, was removed or
-// changed its health.
+// changed its health, and when any image came or got a name.
 func (p *Pods) Watch(ctx context.Context, changed func()) error {
 	stream, err := p.client.Events(ctx, podman.EventFilter{
-		Types:   []string{"container"},
-		Actions: []string{"start", "died", "remove", "health_status"},
+		Types: []string{"container", "image"},
+		Actions: []string{
+			"start", "died", "remove", "health_status",
+			"pull", "tag", "untag", "loadfromarchive", "import", "build",
+		},
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -204,11 +212,26 @@ func (p *Pods) Watch(ctx context.Context, changed func()) error {
 			return nil
 		}
 		if err != nil {
+			p.forgetVersion() // it may be another Podman that comes back
 			return fmt.Errorf("watch pods: %w", err)
 		}
-		if event.Labels[manifest.LabelWorkload] != "" {
+		if p.concerns(event) {
 			changed()
 		}
+	}
+}
+
+// concerns reports whether an event may change what is to be done.
+func (p *Pods) concerns(event podman.Event) bool {
+	switch {
+	case event.Type == "image":
+		return event.Action != "remove"
+	case event.Labels[manifest.LabelWorkload] == "":
+		return false
+	case event.Action == "health_status":
+		return p.heardHealth(event.ID, event.Health)
+	default:
+		return true
 	}
 }
 

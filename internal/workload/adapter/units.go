@@ -1,10 +1,14 @@
 package adapter
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/systemd"
@@ -18,11 +22,38 @@ const (
 	target     = "flotta-workloads.target"
 )
 
-// Units is a workload.UnitControl on systemd.
-type Units struct{ client *systemd.Client }
+// Where administrators, and Configure, put drop-ins for the units of the two
+// kinds of service managers.
+const (
+	UserDropIns   = "/etc/systemd/user"
+	SystemDropIns = "/etc/systemd/system"
+)
 
-// NewUnits returns the unit control behind client.
-func NewUnits(client *systemd.Client) *Units { return &Units{client: client} }
+// UnitsConfig says which units. All fields are required.
+type UnitsConfig struct {
+	Client  *systemd.Client
+	DropIns string // folder that the client's manager reads: UserDropIns or SystemDropIns
+}
+
+// Units is a workload.UnitControl on systemd.
+type Units struct {
+	client  *systemd.Client
+	dropIns string
+
+	mu     sync.Mutex
+	loaded map[string]bool // by workload: the manager has read its drop-in as it is
+}
+
+// NewUnits returns the unit control behind a client.
+func NewUnits(cfg UnitsConfig) (*Units, error) {
+	if cfg.Client == nil {
+		return nil, errors.New("units config: no client")
+	}
+	if !filepath.IsAbs(cfg.DropIns) {
+		return nil, fmt.Errorf("units config: drop-ins %q is not an absolute path", cfg.DropIns)
+	}
+	return &Units{client: cfg.Client, dropIns: cfg.DropIns, loaded: map[string]bool{}}, nil
+}
 
 func unitOf(name string) string { return unitPrefix + name + unitSuffix }
 
@@ -36,8 +67,8 @@ func nameOf(unit string) string {
 	return name
 }
 
-// Units returns the units that are loaded or enabled. Two calls, however many
-// there are.
+// Units returns the units that are loaded, enabled or configured. Two calls,
+// however many there are.
 func (u *Units) Units(ctx context.Context) (map[string]workload.Unit, error) {
 	loaded, err := u.client.Units(ctx, unitPrefix+"*"+unitSuffix)
 	if err != nil {
@@ -63,7 +94,32 @@ func (u *Units) Units(ctx context.Context) (map[string]workload.Unit, error) {
 			out[name] = one
 		}
 	}
-	return out, nil
+	return out, u.addSettings(out)
+}
+
+// addSettings reads the drop-ins, those of units that systemd has nothing to say
+// of included.
+func (u *Units) addSettings(units map[string]workload.Unit) error {
+	names, err := u.configured()
+	if err != nil {
+		return fmt.Errorf("list drop-ins: %w", err)
+	}
+	for _, name := range names {
+		settings, err := u.settings(name)
+		if err != nil {
+			return fmt.Errorf("read drop-in: %w", err)
+		}
+		one, known := units[name]
+		if !known && settings.Equal(workload.UnitSettings{}) {
+			continue // a folder without ours
+		}
+		if !known {
+			one.State = workload.UnitInactive
+		}
+		one.Settings = settings
+		units[name] = one
+	}
+	return nil
 }
 
 func convert(s systemd.UnitStatus) workload.Unit {
@@ -75,12 +131,19 @@ func convert(s systemd.UnitStatus) workload.Unit {
 
 // Unit returns the unit of one workload.
 func (u *Units) Unit(ctx context.Context, name string) (workload.Unit, error) {
+	settings, err := u.settings(name)
+	if err != nil {
+		return workload.Unit{}, fmt.Errorf("read drop-in: %w", err)
+	}
 	unit, err := u.client.Unit(ctx, unitOf(name))
 	if errors.Is(err, systemd.ErrNotFound) {
-		return workload.Unit{State: workload.UnitInactive}, nil
+		return workload.Unit{State: workload.UnitInactive, Settings: settings}, nil
 	}
 	if err != nil {
 		return workload.Unit{}, err
+	}
+	if unit.NeedReload {
+		u.setLoaded(name, false)
 	}
 	wants, err := u.client.Wants(ctx, target)
 	if err != nil {
@@ -89,6 +152,7 @@ func (u *Units) Unit(ctx context.Context, name string) (workload.Unit, error) {
 	out := convert(unit.UnitStatus)
 	out.Result = unit.Result
 	out.Enabled = slices.Contains(wants, unitOf(name))
+	out.Settings = settings
 	return out, nil
 }
 
@@ -116,6 +180,59 @@ func (u *Units) Disable(ctx context.Context, name string) error {
 	return u.client.Disable(ctx, unitOf(name))
 }
 
+// Configure makes the settings the unit's drop-in. A crash between writing it
+// and having it read is noticed by the next process.
+func (u *Units) Configure(ctx context.Context, name string, settings workload.UnitSettings) error {
+	want, err := dropIn(settings)
+	if err != nil {
+		return fmt.Errorf("configure unit of %s: %w", name, err)
+	}
+	have, err := u.readDropIn(name)
+	if err != nil {
+		return fmt.Errorf("configure unit of %s: %w", name, err)
+	}
+	same := bytes.Equal(have, want) && (have == nil) == (want == nil)
+	if same && u.isLoaded(name) {
+		return nil
+	}
+	if same {
+		unit, err := u.client.Unit(ctx, unitOf(name))
+		if err != nil && !errors.Is(err, systemd.ErrNotFound) {
+			return err
+		}
+		if err == nil && !unit.NeedReload {
+			u.setLoaded(name, true)
+			return nil
+		}
+	} else {
+		u.setLoaded(name, false)
+		if err := u.writeDropIn(name, want); err != nil {
+			return fmt.Errorf("configure unit of %s: %w", name, err)
+		}
+	}
+	if err := u.client.Reload(ctx); err != nil {
+		return err
+	}
+	u.setLoaded(name, true)
+	return nil
+}
+
+func (u *Units) isLoaded(name string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.loaded[name]
+}
+
+func (u *Units) setLoaded(name string, loaded bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if loaded {
+		u.loaded[name] = true
+	} else {
+		delete(u.loaded, name)
+	}
+}
+
 // Start starts the unit.
 func (u *Units) Start(ctx context.Context, name string) error {
 	if err := u.client.ResetFailed(ctx, unitOf(name)); err != nil {
@@ -124,12 +241,24 @@ func (u *Units) Start(ctx context.Context, name string) error {
 	return u.client.Start(ctx, unitOf(name))
 }
 
-// Restart restarts or starts the unit.
+// Restart replaces the pod of an active unit, which the template does by a
+// reload, and restarts or starts any other.
 func (u *Units) Restart(ctx context.Context, name string) error {
-	if err := u.client.ResetFailed(ctx, unitOf(name)); err != nil {
+	unit := unitOf(name)
+	if err := u.client.ResetFailed(ctx, unit); err != nil {
 		return err
 	}
-	return u.client.Restart(ctx, unitOf(name))
+	status, err := u.client.Units(ctx, unit)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(status, func(s systemd.UnitStatus) bool { return s.ActiveState == "active" }) {
+		if err := u.client.ReloadUnit(ctx, unit); !errors.Is(err, systemd.ErrNotReloadable) {
+			return err
+		}
+		// It ended in this moment, or somebody's drop-in has no reload.
+	}
+	return u.client.Restart(ctx, unit)
 }
 
 // Stop stops the unit and clears a failure of it, so that it is no longer

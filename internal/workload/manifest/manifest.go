@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/desired"
 )
@@ -31,6 +33,15 @@ const (
 type Options struct {
 	DeviceID   string // becomes DEVICE_ID in every container; empty: none
 	VolumesDir string // absolute; <VolumesDir>/<workload> is mounted at /export
+	// WorkloadsDir is absolute; the files of volumes lie in
+	// <WorkloadsDir>/<workload>/<Plan.Files.Folder>. Empty: it is called
+	// workloads, beside VolumesDir.
+	WorkloadsDir string
+
+	// Podman is its version, such as 4.3.1. Empty, or anything that cannot be
+	// read, counts as the oldest that is supported. Only what some version gets
+	// wrong is rendered in another way for it.
+	Podman string
 
 	// HideContainerPorts leaves out the ports that name no host port. To
 	// Kubernetes and to Podman 5 they are mere information; Podman 4 publishes
@@ -47,6 +58,40 @@ type Plan struct {
 	Containers    []string // the names of its containers, init containers aside
 	Images        []Image
 	RestartPolicy string // Always, OnFailure or Never
+
+	// HostPorts are the ports of the host that the pod takes: those that name a
+	// hostPort and, with hostNetwork, all that it declares.
+	HostPorts []HostPort
+	// Files have to be there before the pod starts.
+	Files FileSet
+	// HostPaths are the absolute paths of the host that the pod mounts, those of
+	// the agent's own aside; sorted.
+	HostPaths []string
+	// PodmanNames are the names of the pod and of its containers, which no two
+	// things in Podman may share.
+	PodmanNames []string
+	// Grace is how long the containers have to end before they are killed; zero:
+	// Podman's default.
+	Grace time.Duration
+	// AutoUpdate says that Podman may replace an image by a newer one.
+	AutoUpdate bool
+	// Features are those parts of the specification that not every supported
+	// Podman heeds.
+	Features []Feature
+}
+
+// HostPort is a port of the host.
+type HostPort struct {
+	Protocol string // tcp, udp or sctp
+	IP       string // that it is bound to; empty: all
+	Port     uint16
+}
+
+// Feature is a part of a specification that not every supported Podman heeds.
+type Feature struct {
+	Path  string // such as containers[0].readinessProbe
+	Since string // version of Podman, such as 4.5; empty: none heeds it
+	Note  string // what happens instead, for a person; may be empty
 }
 
 // Image is an image that has to be there before the pod starts.
@@ -81,19 +126,27 @@ func Render(w desired.Workload, secrets []desired.Secret, o Options) (Plan, erro
 	if err != nil {
 		return Plan{}, invalidf("pod specification: %v", err)
 	}
-	p := &podSpec{workload: w.Name, options: o, spec: spec, vault: newVault(secrets)}
-	if err := p.rewrite(); err != nil {
-		return Plan{}, err
-	}
 	configMaps, err := decodeConfigMaps(w.ConfigMaps)
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{
-		Name: w.Name, Secrets: p.vault.used(), Images: p.images,
-		Containers: p.containers, RestartPolicy: p.restartPolicy,
+	if o.WorkloadsDir == "" {
+		o.WorkloadsDir = filepath.Join(filepath.Dir(o.VolumesDir), "workloads")
 	}
-	pod, labels := podObject(w, spec)
+	p := &podSpec{workload: w.Name, options: o, spec: spec, vault: newVault(secrets)}
+	if p.configMaps, err = indexConfigMaps(configMaps); err != nil {
+		return Plan{}, err
+	}
+	unheeded := features(w, spec)
+	if err := p.rewrite(); err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{
+		Name: w.Name, Secrets: p.vault.used(), Files: p.files, Images: p.images,
+		Containers: p.containers, PodmanNames: p.podmanNames, RestartPolicy: p.restartPolicy, Grace: p.grace,
+		HostPorts: p.hostPorts, HostPaths: p.hostPaths, Features: unheeded, AutoUpdate: autoUpdate(w.Annotations),
+	}
+	pod, labels := podObject(w, spec, o)
 	bare, err := document(pod, configMaps)
 	if err != nil {
 		return Plan{}, invalidf("%v", err)
@@ -109,7 +162,7 @@ func Render(w desired.Workload, secrets []desired.Secret, o Options) (Plan, erro
 }
 
 // podObject returns the Pod and, to add to, its labels.
-func podObject(w desired.Workload, spec map[string]any) (pod, labels map[string]any) {
+func podObject(w desired.Workload, spec map[string]any, o Options) (pod, labels map[string]any) {
 	labels = make(map[string]any, len(w.Labels)+2)
 	for k, v := range w.Labels {
 		labels[k] = v
@@ -122,9 +175,35 @@ func podObject(w desired.Workload, spec map[string]any) (pod, labels map[string]
 		for k, v := range w.Annotations {
 			annotations[k] = v
 		}
+		if _, given := annotations[autoUpdateAuth]; !given && autoUpdate(w.Annotations) && w.AuthFile.Reveal() != "" {
+			annotations[autoUpdateAuth] = AuthPath(o.WorkloadsDir, w.Name)
+		}
 		metadata["annotations"] = annotations
 	}
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, labels
+}
+
+// Annotations of Podman.
+const (
+	autoUpdateKey  = "io.containers.autoupdate" // and, of one container, with its name behind a slash
+	autoUpdateAuth = "io.containers.autoupdate.authfile"
+)
+
+// autoUpdate reports whether Podman is asked to look for newer images.
+func autoUpdate(annotations map[string]string) bool {
+	for key, policy := range annotations {
+		of, _, _ := strings.Cut(key, "/")
+		if of == autoUpdateKey && (policy == "registry" || policy == "image" || policy == "local") {
+			return true
+		}
+	}
+	return false
+}
+
+// AuthPath returns where the credentials of a workload's registries are that
+// Podman updates by itself.
+func AuthPath(workloadsDir, name string) string {
+	return filepath.Join(workloadsDir, name, "auth.json")
 }
 
 // decodeConfigMaps decodes them. Another kind among them would be played too,
@@ -143,6 +222,28 @@ func decodeConfigMaps(raw [][]byte) ([]map[string]any, error) {
 		}
 		object["apiVersion"] = "v1"
 		out = append(out, object)
+	}
+	return out, nil
+}
+
+// indexConfigMaps returns what they hold, by their names.
+func indexConfigMaps(objects []map[string]any) (map[string]configMap, error) {
+	out := make(map[string]configMap, len(objects))
+	for i, o := range objects {
+		metadata, err := object(o, "metadata")
+		if err != nil {
+			return nil, within(err, "config map %d", i+1)
+		}
+		texts, err := object(o, "data")
+		if err != nil {
+			return nil, within(err, "config map %d", i+1)
+		}
+		files, err := configData(o)
+		if err != nil {
+			return nil, within(err, "config map %d", i+1)
+		}
+		name, _ := metadata["name"].(string)
+		out[name] = configMap{texts: texts, files: files}
 	}
 	return out, nil
 }

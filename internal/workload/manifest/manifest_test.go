@@ -309,3 +309,38 @@ func FuzzRender(f *testing.F) {
 		}
 	})
 }
+
+func TestAutoUpdate(t *testing.T) {
+	t.Parallel()
+	auth := secret.New(`{"auths":{}}`)
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		auth        secret.Value
+		update      bool
+		authFile    string // in the manifest
+	}{
+		"none":            {nil, auth, false, ""},
+		"disabled":        {map[string]string{"io.containers.autoupdate": "disabled"}, auth, false, ""},
+		"registry":        {map[string]string{"io.containers.autoupdate": "registry"}, auth, true, "/state/workloads/a/auth.json"},
+		"public registry": {map[string]string{"io.containers.autoupdate": "registry"}, secret.Value{}, true, ""},
+		"one container":   {map[string]string{"io.containers.autoupdate/main": "local"}, secret.Value{}, true, ""},
+		"credentials at hand": {map[string]string{
+			"io.containers.autoupdate": "registry", "io.containers.autoupdate.authfile": "/etc/auth.json",
+		}, auth, true, "/etc/auth.json"},
+	} {
+		w := desired.Workload{
+			Name: "a", Annotations: test.annotations, AuthFile: test.auth, PodSpec: []byte(`{"containers":[{"name":"main","image":"i"}]}`),
+		}
+		plan, err := manifest.Render(w, nil, manifest.Options{VolumesDir: "/state/volumes"})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if plan.AutoUpdate != test.update {
+			t.Errorf("%s: auto-update %v", name, plan.AutoUpdate)
+		}
+		has := strings.Contains(string(plan.Manifest), "io.containers.autoupdate.authfile: "+test.authFile)
+		if has != (test.authFile != "") {
+			t.Errorf("%s:\n%s", name, plan.Manifest)
+		}
+	}
+}

@@ -1,10 +1,11 @@
 package manifest
 
 import (
-	"encoding/json"
-	"path"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/project-flotta/flotta-agent/internal/secret"
 )
 
 // Pull policies and restart policies of Kubernetes.
@@ -18,25 +19,44 @@ const (
 	RestartNever     = "Never"
 )
 
+// maxGrace is a day. A longer time would hold up every change for as long.
+const maxGrace = 24 * 60 * 60 // seconds
+
 // podSpec is a pod's specification on its way to Podman.
 type podSpec struct {
-	workload string
-	options  Options
-	spec     map[string]any
-	vault    *vault
+	workload   string
+	options    Options
+	spec       map[string]any
+	vault      *vault
+	configMaps map[string]configMap
 
 	images        []Image
 	containers    []string
+	podmanNames   []string
 	restartPolicy string
-	names         map[string]bool // of the containers
+	grace         time.Duration
+	hostNetwork   bool
+	hostPorts     []HostPort
+	hostPaths     []string
+	files         FileSet
+
+	names       map[string]bool        // of the containers
+	volumes     map[string]string      // by the name that was given: the name that Podman sees
+	fileVolumes map[string]*fileVolume // those of them that become files
+	subVolumes  map[string]string      // parts of those, by their path: the name that Podman sees
 }
 
-func (p *podSpec) exportVolume() string { return "export-" + p.workload }
+// configMap is what a ConfigMap holds.
+type configMap struct {
+	texts map[string]any          // what variables can be made of
+	files map[string]secret.Value // what files can be made of
+}
 
 // rewrite checks the specification and adapts it in place.
 func (p *podSpec) rewrite() error {
 	p.names = map[string]bool{}
-	if err := p.readRestartPolicy(); err != nil {
+	p.podmanNames = []string{p.workload}
+	if err := p.readPod(); err != nil {
 		return err
 	}
 	if err := p.rewriteVolumes(); err != nil {
@@ -51,18 +71,28 @@ func (p *podSpec) rewrite() error {
 			return invalidf("the pod has no containers")
 		}
 		for i, c := range containers {
-			if err := p.rewriteContainer(c); err != nil {
+			if err := p.rewriteContainer(c, kind == "initContainers"); err != nil {
 				return within(err, "%s[%d]", kind, i)
-			}
-			if name, _ := c["name"].(string); kind == "containers" {
-				p.containers = append(p.containers, name)
 			}
 		}
 	}
+	p.calmInitContainers()
 	return nil
 }
 
-func (p *podSpec) readRestartPolicy() error {
+// calmInitContainers keeps versions before 4.6 from running an init container
+// that came to its end again and again, as the pod's restartPolicy says, and
+// from giving up the pod over it. Where Podman then leaves a container ended, the
+// agent and systemd see to it.
+func (p *podSpec) calmInitContainers() {
+	first, _ := p.spec["initContainers"].([]any)
+	if len(first) > 0 && p.restartPolicy == RestartAlways && versionOrOldest(p.options.Podman).before(release{4, 6}) {
+		p.spec["restartPolicy"] = RestartOnFailure
+	}
+}
+
+// readPod reads what is said of the pod as a whole.
+func (p *podSpec) readPod() error {
 	switch v := p.spec["restartPolicy"]; v {
 	case nil, "":
 		p.restartPolicy = RestartAlways
@@ -71,60 +101,17 @@ func (p *podSpec) readRestartPolicy() error {
 	default:
 		return invalidf("restartPolicy is none of Always, OnFailure and Never")
 	}
-	return nil
+	p.hostNetwork, _ = p.spec["hostNetwork"].(bool)
+	if p.spec["terminationGracePeriodSeconds"] == nil {
+		return nil
+	}
+	seconds, err := integer(p.spec, "terminationGracePeriodSeconds", 0, maxGrace)
+	// Kubernetes kills at once when it is zero, which means the default here.
+	p.grace = max(time.Duration(seconds)*time.Second, time.Second)
+	return err
 }
 
-// rewriteVolumes adds the export volume and resolves secrets.
-func (p *podSpec) rewriteVolumes() error {
-	volumes, err := objects(p.spec, "volumes")
-	if err != nil {
-		return err
-	}
-	for i, v := range volumes {
-		if v["name"] == p.exportVolume() {
-			return invalidf("volume name %s is taken: it is added to every workload", p.exportVolume())
-		}
-		if err := p.rewriteVolume(v); err != nil {
-			return within(err, "volumes[%d]", i)
-		}
-	}
-	list, _ := p.spec["volumes"].([]any)
-	p.spec["volumes"] = append(list, map[string]any{
-		"name": p.exportVolume(),
-		"hostPath": map[string]any{
-			"path": VolumeDir(p.options.VolumesDir, p.workload), "type": "DirectoryOrCreate",
-		},
-	})
-	return nil
-}
-
-func (p *podSpec) rewriteVolume(v map[string]any) error {
-	if source, err := object(v, "secret"); err != nil {
-		return err
-	} else if source != nil {
-		return p.rewriteReference(source, "secretName", formObject)
-	}
-	projected, err := object(v, "projected")
-	if err != nil || projected == nil {
-		return err
-	}
-	sources, err := objects(projected, "sources")
-	if err != nil {
-		return err
-	}
-	for _, s := range sources {
-		if source, err := object(s, "secret"); err != nil {
-			return err
-		} else if source != nil {
-			if err := p.rewriteReference(source, "name", formObject); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (p *podSpec) rewriteContainer(c map[string]any) error {
+func (p *podSpec) rewriteContainer(c map[string]any, initial bool) error {
 	name, _ := c["name"].(string)
 	if !dnsLabel(name) || len(name) > maxName {
 		return invalidf("name %.80q is not of lower-case letters, digits and hyphens", name)
@@ -133,7 +120,19 @@ func (p *podSpec) rewriteContainer(c map[string]any) error {
 		return invalidf("name %s is that of another container", name)
 	}
 	p.names[name] = true
-	if err := p.rewriteImage(c); err != nil {
+	podmanName := p.workload + "-" + name
+	if slices.Contains(p.podmanNames, podmanName) {
+		return invalidf("name %s is, for Podman, that of something else in the pod", podmanName)
+	}
+	p.podmanNames = append(p.podmanNames, podmanName)
+	if initial {
+		if err := checkInit(c); err != nil {
+			return err
+		}
+	} else {
+		p.containers = append(p.containers, name)
+	}
+	if err := p.takeImage(c, "image", "imagePullPolicy"); err != nil {
 		return err
 	}
 	if err := p.rewriteMounts(c); err != nil {
@@ -142,18 +141,21 @@ func (p *podSpec) rewriteContainer(c map[string]any) error {
 	if err := p.rewriteEnv(c); err != nil {
 		return err
 	}
-	return p.rewritePorts(c)
+	if err := rewriteProbes(c); err != nil {
+		return err
+	}
+	return p.rewritePorts(c, initial)
 }
 
-// rewriteImage notes the image and makes Podman take it from local storage: it
-// is pulled before, and a start without network has to work.
-func (p *podSpec) rewriteImage(c map[string]any) error {
-	reference, _ := c["image"].(string)
+// takeImage notes the image and makes Podman take it from local storage: it is
+// pulled before, and a start without network has to work.
+func (p *podSpec) takeImage(in map[string]any, field, policyField string) error {
+	reference, _ := in[field].(string)
 	if reference == "" || strings.ContainsAny(reference, " \t\r\n\x00") {
 		return invalidf("image %.80q is no image", reference)
 	}
 	image := Image{Reference: reference}
-	switch policy := c["imagePullPolicy"]; policy {
+	switch policy := in[policyField]; policy {
 	case nil, "":
 		image.Policy = PullIfNotPresent
 		if floating(reference) {
@@ -162,9 +164,9 @@ func (p *podSpec) rewriteImage(c map[string]any) error {
 	case PullAlways, PullIfNotPresent, PullNever:
 		image.Policy, _ = policy.(string)
 	default:
-		return invalidf("imagePullPolicy is none of Always, IfNotPresent and Never")
+		return invalidf("%s is none of Always, IfNotPresent and Never", policyField)
 	}
-	c["imagePullPolicy"] = PullIfNotPresent
+	in[policyField] = PullIfNotPresent
 	if !slices.Contains(p.images, image) {
 		p.images = append(p.images, image)
 	}
@@ -179,111 +181,6 @@ func floating(reference string) bool {
 	}
 	_, tag, tagged := strings.Cut(reference[strings.LastIndex(reference, "/")+1:], ":")
 	return !tagged || tag == "latest"
-}
-
-func (p *podSpec) rewriteMounts(c map[string]any) error {
-	mounts, err := objects(c, "volumeMounts")
-	if err != nil {
-		return err
-	}
-	for _, m := range mounts {
-		if target, _ := m["mountPath"].(string); path.Clean("/"+target) == exportPath {
-			return invalidf("something is mounted at %s: that mount is added to every container", exportPath)
-		}
-	}
-	list, _ := c["volumeMounts"].([]any)
-	c["volumeMounts"] = append(list, map[string]any{"name": p.exportVolume(), "mountPath": exportPath})
-	return nil
-}
-
-func (p *podSpec) rewriteEnv(c map[string]any) error {
-	from, err := objects(c, "envFrom")
-	if err != nil {
-		return err
-	}
-	for _, source := range from {
-		if ref, err := object(source, "secretRef"); err != nil {
-			return err
-		} else if ref != nil {
-			if err := p.rewriteReference(ref, "name", formFlat); err != nil {
-				return err
-			}
-		}
-	}
-	env, err := objects(c, "env")
-	if err != nil {
-		return err
-	}
-	known := p.options.DeviceID == ""
-	for _, variable := range env {
-		known = known || variable["name"] == deviceIDEnv
-		from, err := object(variable, "valueFrom")
-		if err != nil {
-			return err
-		}
-		if ref, err := object(from, "secretKeyRef"); err != nil {
-			return err
-		} else if ref != nil {
-			if err := p.rewriteReference(ref, "name", formFlat); err != nil {
-				return err
-			}
-		}
-	}
-	if !known {
-		list, _ := c["env"].([]any)
-		c["env"] = append(list, map[string]any{"name": deviceIDEnv, "value": p.options.DeviceID})
-	}
-	return nil
-}
-
-// rewriteReference replaces the secret's name in a reference by that of the
-// Podman secret. A secret that was not sent is an error unless the reference is
-// optional.
-func (p *podSpec) rewriteReference(ref map[string]any, field string, form secretForm) error {
-	name, _ := ref[field].(string)
-	optional, _ := ref["optional"].(bool)
-	data, sent := p.vault.sent[name]
-	if !sent {
-		if optional {
-			return nil
-		}
-		return invalidf("secret %.80q was not sent", name)
-	}
-	if key, ok := ref["key"].(string); ok && !optional {
-		if _, ok := data[key]; !ok {
-			return invalidf("secret %.80q has no key %.80q", name, key)
-		}
-	}
-	if !dnsSubdomain(name) {
-		return invalidf("secret name %.80q %s", name, notSubdomain)
-	}
-	podmanName, err := p.vault.take(name, form)
-	if err != nil {
-		return err
-	}
-	ref[field] = podmanName
-	return nil
-}
-
-func (p *podSpec) rewritePorts(c map[string]any) error {
-	ports, err := objects(c, "ports")
-	if err != nil || !p.options.HideContainerPorts {
-		return err
-	}
-	kept := make([]any, 0, len(ports))
-	for _, port := range ports {
-		switch host := port["hostPort"]; host {
-		case nil, json.Number("0"):
-		default:
-			kept = append(kept, port)
-		}
-	}
-	if len(kept) == 0 {
-		delete(c, "ports")
-	} else {
-		c["ports"] = kept
-	}
-	return nil
 }
 
 // object returns the object at key; nil when there is none.

@@ -31,17 +31,6 @@ type Secret struct {
 	Data secret.Value
 }
 
-// secretForm is how Podman wants a secret to be written.
-type secretForm int
-
-const (
-	// formFlat is a JSON object of key to base64: what references from the
-	// environment take in every version.
-	formFlat secretForm = iota
-	// formObject is a Kubernetes Secret: what volumes take, since 4.4.
-	formObject
-)
-
 // vault resolves references to the secrets that were sent.
 type vault struct {
 	sent  map[string]map[string]secret.Value
@@ -65,18 +54,16 @@ func (v *vault) used() []Secret {
 	return out
 }
 
-// take returns the name of the Podman secret that holds the secret in that
-// form.
-func (v *vault) take(name string, form secretForm) (string, error) {
-	encoded := make(map[string]string, len(v.sent[name]))
-	for key, value := range v.sent[name] {
-		encoded[key] = base64.StdEncoding.EncodeToString([]byte(value.Reveal()))
+// take returns the name of the Podman secret that holds the secret, which was
+// sent: a JSON object of key to base64, as references from the environment take
+// it in every version.
+func (v *vault) take(name string) (string, error) {
+	if !dnsSubdomain(name) {
+		return "", invalidf("secret name %.80q %s", name, notSubdomain)
 	}
-	var content any = encoded
-	if form == formObject {
-		content = map[string]any{
-			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": name}, "data": encoded,
-		}
+	content := make(map[string]string, len(v.sent[name]))
+	for key, value := range v.sent[name] {
+		content[key] = base64.StdEncoding.EncodeToString([]byte(value.Reveal()))
 	}
 	payload, err := json.Marshal(content) // sorts keys
 	if err != nil {

@@ -21,6 +21,8 @@ type Subject struct {
 	Place func(name, digest, image string)
 	Image string // there, and runs
 	None  string // not there
+	// Stranger makes a secret as somebody else would.
+	Stranger func(name string)
 }
 
 // Contract tests what the reconciler relies on. It uses the workload names
@@ -31,6 +33,7 @@ func Contract(t *testing.T, s Subject) {
 	c.nothing()
 	c.secrets()
 	c.images()
+	c.settings()
 	c.lifeCycle()
 	c.unplayable()
 	c.watch()
@@ -82,6 +85,27 @@ func (c *contract) nothing() {
 	}
 }
 
+// settings: what a unit was given is there to be seen until it is taken away.
+func (c *contract) settings() {
+	c.Helper()
+	ctx := c.Context()
+	for _, want := range []workload.UnitSettings{
+		{Completes: true, StopTimeout: 20 * time.Second, Mounts: []string{"/", "/a b"}},
+		{StopTimeout: 40 * time.Second},
+		{},
+	} {
+		for range 2 {
+			c.must(c.Units.Configure(ctx, nameA, want))
+		}
+		units, err := c.Units.Units(ctx)
+		c.must(err)
+		if one := c.unit(nameA); !one.Settings.Equal(want) || !units[nameA].Settings.Equal(want) || one.State != workload.UnitInactive {
+			c.Errorf("settings %+v: unit %+v, in the list %+v", want, one, units[nameA])
+		}
+	}
+	c.gone(nameA)
+}
+
 func (c *contract) secrets() {
 	c.Helper()
 	ctx := c.Context()
@@ -93,6 +117,13 @@ func (c *contract) secrets() {
 	c.must(err)
 	if !slices.Contains(names, name) {
 		c.Errorf("secrets %v lack %s", names, name)
+	}
+	const theirs = "flotta-theirs-0123456789ab" // in spite of its name
+	c.Stranger(theirs)
+	names, err = c.Runtime.Secrets(ctx)
+	c.must(err)
+	if slices.Contains(names, theirs) {
+		c.Errorf("secrets %v hold one that is not ours", names)
 	}
 	for range 2 {
 		c.must(c.Runtime.RemoveSecret(ctx, name))
@@ -106,14 +137,61 @@ func (c *contract) secrets() {
 
 func (c *contract) images() {
 	c.Helper()
-	for image, want := range map[string]bool{c.Image: true, c.None: false} {
-		there, err := c.Runtime.ImageExists(c.Context(), image)
-		if err != nil || there != want {
-			c.Errorf("ImageExists(%s) = %t, %v", image, there, err)
-		}
+	ctx := c.Context()
+	image, there, err := c.Runtime.Image(ctx, c.Image)
+	if err != nil || !there || image.ID == "" || !slices.Contains(image.Names, c.Image) {
+		c.Errorf("Image(%s) = %+v, %t, %v", c.Image, image, there, err)
 	}
-	if err := c.Runtime.PullImage(c.Context(), c.None, secret.Value{}, func(string) {}); err == nil {
+	if _, there, err := c.Runtime.Image(ctx, c.None); err != nil || there {
+		c.Errorf("Image(%s) = %t, %v", c.None, there, err)
+	}
+	listed := c.listed(image.ID)
+	if listed.Containers != 0 || listed.Size <= 0 || !slices.Contains(listed.Names, c.Image) {
+		c.Errorf("image in the list: %+v", listed)
+	}
+	c.must(c.Runtime.RemoveImage(ctx, "0000000000000000000000000000000000000000000000000000000000000000"))
+	if err := c.Runtime.PullImage(ctx, c.None, secret.Value{}, func(string) {}); err == nil {
 		c.Errorf("pulled %s", c.None)
+	}
+	disk, err := c.Runtime.ImageDisk(ctx)
+	if err != nil || disk.Dir == "" || disk.Total == 0 || disk.Free > disk.Total {
+		c.Errorf("disk of the images: %+v, %v", disk, err)
+	}
+	if version, err := c.Runtime.Version(ctx); err != nil || version == "" {
+		c.Errorf("version %q, %v", version, err)
+	}
+}
+
+// listed returns an image as the list has it.
+func (c *contract) listed(id string) workload.Image {
+	c.Helper()
+	list, err := c.Runtime.Images(c.Context())
+	c.must(err)
+	i := slices.IndexFunc(list, func(i workload.Image) bool { return i.ID == id })
+	if i < 0 {
+		c.Fatalf("images %+v lack %s", list, id)
+	}
+	return list[i]
+}
+
+// imageInUse checks that an image that a container was made from says so, and
+// stays.
+func (c *contract) imageInUse(p workload.Pod) {
+	c.Helper()
+	main := p.Containers[0]
+	image, there, err := c.Runtime.Image(c.Context(), c.Image)
+	c.must(err)
+	if !there || main.ImageID != image.ID || main.Image != c.Image {
+		c.Errorf("container %+v of image %+v", main, image)
+	}
+	if listed := c.listed(image.ID); listed.Containers == 0 {
+		c.Errorf("image in use: %+v", listed)
+	}
+	if err := c.Runtime.RemoveImage(c.Context(), image.ID); err == nil {
+		c.Error("removed an image in use")
+	}
+	if after, there, err := c.Runtime.Image(c.Context(), c.Image); err != nil || !there || after.ID != image.ID {
+		c.Errorf("after trying to remove it: %+v, %t, %v", after, there, err)
 	}
 }
 
@@ -167,6 +245,7 @@ func (c *contract) running(name, digest string) []string {
 	if main.Name != name+"-main" || main.Status != workload.ContainerRunning || main.StartedAt.IsZero() || main.Restarts != 0 {
 		c.Errorf("container %+v", main)
 	}
+	c.imageInUse(p)
 	return []string{main.ID}
 }
 

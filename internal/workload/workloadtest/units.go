@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/workload"
@@ -13,8 +14,11 @@ import (
 // Units is the UnitControl of a World.
 type Units struct{ *World }
 
-// startTime is how long a unit takes to start or to stop.
-const startTime = 500 * time.Millisecond
+// How long a unit takes to start or to stop.
+const (
+	startTime = 500 * time.Millisecond
+	slowTime  = 5 * time.Minute // of an image that is Slow
+)
 
 // Units returns all units.
 func (u Units) Units(ctx context.Context) (map[string]workload.Unit, error) {
@@ -45,6 +49,16 @@ func (u Units) Enable(ctx context.Context, name string) error { return u.enable(
 func (u Units) Disable(ctx context.Context, name string) error { return u.enable(ctx, name, false) }
 
 func (u Units) enable(ctx context.Context, name string, enabled bool) error {
+	return u.amend(ctx, name, func(unit *workload.Unit) { unit.Enabled = enabled })
+}
+
+// Configure sets what the unit has from now on.
+func (u Units) Configure(ctx context.Context, name string, settings workload.UnitSettings) error {
+	return u.amend(ctx, name, func(unit *workload.Unit) { unit.Settings = settings })
+}
+
+// amend changes a unit without starting or stopping it.
+func (u Units) amend(ctx context.Context, name string, change func(*workload.Unit)) error {
 	if err := u.lock(ctx); err != nil {
 		return err
 	}
@@ -53,7 +67,7 @@ func (u Units) enable(ctx context.Context, name string, enabled bool) error {
 	if !there {
 		unit.State = workload.UnitInactive
 	}
-	unit.Enabled = enabled
+	change(&unit)
 	u.units[name] = unit
 	u.forget(name)
 	return nil
@@ -61,7 +75,7 @@ func (u Units) enable(ctx context.Context, name string, enabled bool) error {
 
 // forget drops a unit of which nothing is to be said, as systemd does.
 func (w *World) forget(name string) {
-	if u := w.units[name]; !u.Enabled && u.State == workload.UnitInactive {
+	if u := w.units[name]; !u.Enabled && u.State == workload.UnitInactive && u.Settings.Equal(workload.UnitSettings{}) {
 		delete(w.units, name)
 	}
 }
@@ -89,13 +103,33 @@ func (u Units) job(ctx context.Context, name string, stop, start bool) error {
 	}
 	u.forget(name)
 	u.wake()
+	took := startTime
+	if start && u.behaviour(name) == Slow {
+		took = slowTime
+	}
 	u.mu.Unlock()
-	return errors.Join(pass(ctx, startTime), err)
+	return errors.Join(pass(ctx, took), err)
+}
+
+// behaviour returns that of the first container that runs.
+func (w *World) behaviour(name string) Behaviour {
+	for _, c := range w.pods[name].Containers {
+		return w.local[c.Image]
+	}
+	return Good
 }
 
 func (w *World) start(name string) error {
 	unit := w.units[name]
 	unit.Waiting = false
+	for _, dir := range unit.Settings.Mounts {
+		if !w.mounted[dir] { // a condition of the unit
+			unit.State = workload.UnitInactive
+			w.units[name] = unit
+			return nil
+		}
+	}
+	w.starts[name]++
 	err := w.play(name)
 	switch {
 	case errors.Is(err, os.ErrNotExist): // as a condition of the unit
@@ -104,6 +138,10 @@ func (w *World) start(name string) error {
 		unit.State, unit.Waiting, unit.Result = "activating", true, "exit-code"
 	default:
 		unit.State = workload.UnitActive
+		ended := func(c workload.Container) bool { return c.Status == workload.ContainerExited }
+		if unit.Settings.Completes && !slices.ContainsFunc(w.pods[name].Containers, func(c workload.Container) bool { return !ended(c) }) {
+			unit.State = workload.UnitInactive
+		}
 	}
 	w.units[name] = unit
 	return err

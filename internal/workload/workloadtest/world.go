@@ -27,6 +27,10 @@ const (
 	Good   Behaviour = iota // runs
 	Exits                   // ends at once, and is restarted for ever
 	Broken                  // cannot even be played
+	Ends                    // ends by itself, and well
+	Fails                   // ends by itself, with exit code 3
+	Sick                    // runs, and its probe fails
+	Slow                    // takes minutes to start
 )
 
 // ErrDown is every call's error while the world is down.
@@ -43,6 +47,11 @@ type World struct {
 	pods     map[string]workload.Pod
 	units    map[string]workload.Unit
 	secrets  map[string]string
+	foreign  map[string]bool // secrets that are not ours
+	storage  storage
+	mounted  map[string]bool
+	sockets  []workload.Socket
+	starts   map[string]int
 	watchers map[int]func()
 	sequence int
 	down     bool
@@ -54,7 +63,7 @@ func NewWorld(stateDir string) *World {
 		stateDir: stateDir,
 		local:    map[string]Behaviour{}, registry: map[string]Behaviour{},
 		pods: map[string]workload.Pod{}, units: map[string]workload.Unit{},
-		secrets: map[string]string{}, watchers: map[int]func(){},
+		secrets: map[string]string{}, foreign: map[string]bool{}, storage: newStorage(), mounted: map[string]bool{}, starts: map[string]int{}, watchers: map[int]func(){},
 	}
 }
 
@@ -71,21 +80,6 @@ func (w *World) lock(ctx context.Context) error {
 	return nil
 }
 
-// Publish puts an image into the registry, and Withdraw takes it out.
-func (w *World) Publish(image string, b Behaviour) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.registry[image] = b
-}
-
-// Withdraw takes an image out of the registry and the local storage.
-func (w *World) Withdraw(image string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.registry, image)
-	delete(w.local, image)
-}
-
 // SetDown makes every call fail, or work again; watchers end.
 func (w *World) SetDown(down bool) {
 	w.mu.Lock()
@@ -98,6 +92,22 @@ func (w *World) StopByHand(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stop(name)
+	w.wake()
+}
+
+// Meddle lets a person change the containers of a workload.
+func (w *World) Meddle(name string, change func(*workload.Container)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p, there := w.pods[name]
+	if !there {
+		return
+	}
+	p.Containers = slices.Clone(p.Containers)
+	for i := range p.Containers {
+		change(&p.Containers[i])
+	}
+	w.pods[name] = p
 	w.wake()
 }
 
@@ -120,6 +130,7 @@ func (w *World) PlaceStranger(secretName string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.secrets[secretName] = "theirs"
+	w.foreign[secretName] = true
 }
 
 // Containers returns the IDs of the containers of a workload that runs.
@@ -168,16 +179,16 @@ func (w *World) Pods(ctx context.Context) ([]workload.Pod, error) {
 	defer w.mu.Unlock()
 	var out []workload.Pod
 	for _, p := range w.pods {
-		out = append(out, seenNow(p))
+		out = append(out, w.seenNow(p))
 	}
 	return out, nil
 }
 
 // seenNow returns a copy of p in which what exits has done so each second.
-func seenNow(p workload.Pod) workload.Pod {
+func (w *World) seenNow(p workload.Pod) workload.Pod {
 	p.Containers = slices.Clone(p.Containers)
 	for i, c := range p.Containers {
-		if c.Restarts > 0 {
+		if w.local[c.Image] == Exits && c.Restarts > 0 {
 			p.Containers[i].Restarts = 1 + int(time.Since(c.StartedAt).Seconds())
 		}
 	}
@@ -191,7 +202,7 @@ func (w *World) Pod(ctx context.Context, name string) (workload.Pod, bool, error
 	}
 	defer w.mu.Unlock()
 	p, there := w.pods[name]
-	return seenNow(p), there, nil
+	return w.seenNow(p), there, nil
 }
 
 // RemovePod removes a pod; its unit ends with it.
@@ -204,53 +215,41 @@ func (w *World) RemovePod(ctx context.Context, name string) error {
 	return nil
 }
 
+// UnpausePod lets what is paused run.
+func (w *World) UnpausePod(ctx context.Context, name string) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	for i, c := range w.pods[name].Containers {
+		if c.Status == workload.ContainerPaused {
+			w.pods[name].Containers[i].Status = workload.ContainerRunning
+		}
+	}
+	return nil
+}
+
 // Logs returns a line.
 func (w *World) Logs(ctx context.Context, _ string, _ int) ([]string, error) {
 	return []string{"last words"}, ctx.Err()
 }
 
-// ImageExists reports whether the image is local.
-func (w *World) ImageExists(ctx context.Context, reference string) (bool, error) {
-	if err := w.lock(ctx); err != nil {
-		return false, err
-	}
-	defer w.mu.Unlock()
-	_, there := w.local[reference]
-	return there, nil
-}
+// Version returns the oldest version that is supported.
+func (w *World) Version(ctx context.Context) (string, error) { return "4.2.0", ctx.Err() }
 
-// Hanging is an image whose pull never ends.
-const Hanging = "hanging:1"
-
-// PullImage takes a second.
-func (w *World) PullImage(ctx context.Context, reference string, _ secret.Value, progress func(string)) error {
-	progress("pulling")
-	if reference == Hanging {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if err := pass(ctx, time.Second); err != nil {
-		return err
-	}
-	if err := w.lock(ctx); err != nil {
-		return err
-	}
-	defer w.mu.Unlock()
-	b, there := w.registry[reference]
-	if !there {
-		return fmt.Errorf("no image %s in the registry", reference)
-	}
-	w.local[reference] = b
-	return nil
-}
-
-// Secrets returns all names.
+// Secrets returns the names of those that were made here.
 func (w *World) Secrets(ctx context.Context) ([]string, error) {
 	if err := w.lock(ctx); err != nil {
 		return nil, err
 	}
 	defer w.mu.Unlock()
-	return slices.Collect(maps.Keys(w.secrets)), nil
+	var out []string
+	for name := range w.secrets {
+		if !w.foreign[name] {
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // CreateSecret makes a secret.
@@ -294,7 +293,7 @@ func (w *World) Watch(ctx context.Context, changed func()) error {
 
 // pass waits.
 func pass(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(max(1, d))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -311,7 +310,8 @@ type pod struct {
 		Labels map[string]string `json:"labels"`
 	} `json:"metadata"`
 	Spec struct {
-		Containers []struct {
+		RestartPolicy string `json:"restartPolicy"`
+		Containers    []struct {
 			Name    string `json:"name"`
 			Image   string `json:"image"`
 			EnvFrom []struct {
@@ -348,13 +348,29 @@ func (w *World) play(name string) error {
 				return fmt.Errorf("play %s: no secret %s", name, from.SecretRef.Name)
 			}
 		}
-		made.Containers = append(made.Containers, workload.Container{
-			ID: w.id(), Name: p.Metadata.Name + "-" + c.Name, Status: workload.ContainerRunning,
-			StartedAt: time.Now(), Restarts: int(b),
-		})
+		made.Containers = append(made.Containers, newContainer(w.id(), p.Metadata.Name+"-"+c.Name, c.Image, b))
+		made.Containers[len(made.Containers)-1].ImageID = w.storage.id(c.Image)
 	}
 	w.pods[name] = made
 	return nil
+}
+
+// newContainer returns a container as it is soon after its start.
+func newContainer(id, name, image string, b Behaviour) workload.Container {
+	c := workload.Container{
+		ID: id, Name: name, Status: workload.ContainerRunning, StartedAt: time.Now(), Image: image, ImageID: image,
+	}
+	switch b {
+	case Exits:
+		c.Restarts = 1
+	case Ends:
+		c.Status = workload.ContainerExited
+	case Fails:
+		c.Status, c.ExitCode = workload.ContainerExited, 3
+	case Sick:
+		c.Health = workload.HealthUnhealthy
+	}
+	return c
 }
 
 func (w *World) id() string {

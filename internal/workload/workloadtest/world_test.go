@@ -20,6 +20,7 @@ func TestWorldKeepsTheContract(t *testing.T) {
 	}
 	workloadtest.Contract(t, workloadtest.Subject{
 		Runtime: world, Units: workloadtest.Units{World: world}, Image: "good:1", None: "none:1",
+		Stranger: world.PlaceStranger,
 		Place: func(name, digest, image string) {
 			folder := filepath.Join(dir, "workloads", name)
 			if err := os.MkdirAll(folder, 0o750); err != nil {
