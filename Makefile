@@ -68,8 +68,8 @@ version: ## print the version that a build gets
 	@echo $(VERSION)
 
 .PHONY: clean
-clean: ## remove bin/ (the tools stay in ~/.cache/flotta-agent)
-	rm -rf bin
+clean: ## remove bin/ and dist/ (the tools stay in ~/.cache/flotta-agent)
+	rm -rf bin dist
 
 ##@ Run in Kubernetes
 
@@ -103,7 +103,7 @@ setup: ## install the operating system's packages that are missing (Debian, Fedo
 tools: ## build the pinned tools that are not in the cache yet
 	@$(tools)
 
-tool_groups := tools-controlplane tools-generate tools-gotest tools-image tools-lint tools-s3 tools-yggd
+tool_groups := tools-controlplane tools-generate tools-gotest tools-image tools-lint tools-minio tools-s3 tools-s3peers tools-s5cmd tools-yggd
 .PHONY: $(tool_groups)
 $(tool_groups): tools-%:
 	@$(tools) $*
@@ -122,7 +122,7 @@ demo: root setup tools-yggd tools-s3 build ## a workload from a manifest to a ru
 ##@ Check
 
 .PHONY: test
-test: root setup tools lint verify test-unit test-integration test-device ## every tier; installs what it needs (root)
+test: root setup lint verify test-unit test-integration test-device ## every tier; installs what it needs (root)
 
 .PHONY: test-unit
 test-unit: tools-gotest ## pure logic, with the race detector; no root, no network
@@ -131,6 +131,10 @@ test-unit: tools-gotest ## pure logic, with the race detector; no root, no netwo
 .PHONY: test-integration
 test-integration: root setup tools-gotest tools-yggd tools-s3 tools-controlplane tools-image ## each adapter against its one real component (root)
 	$(gotest) -race -count=1 -timeout 15m -tags integration -exec "$(clean_env)" $(integration_packages)
+
+.PHONY: test-minio
+test-minio: root setup tools-gotest tools-minio ## data sync against MinIO, the second reference (root; builds MinIO, 3 min once)
+	FLOTTA_S3_SERVER=minio $(gotest) -race -count=1 -timeout 15m -tags integration -exec "$(clean_env)" ./internal/datasync/...
 
 .PHONY: test-device
 test-device: root setup tools-gotest tools-yggd tools-s3 tools-controlplane build ## booted devices with yggd, Podman and the agent (root)
@@ -142,13 +146,18 @@ fuzz: ## run every fuzz test for FUZZTIME (10s) each
 	test/tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: root setup tools-gotest tools-yggd tools-s3 build ## the figures: latency against bare podman, size, memory (root)
+bench: root setup tools-gotest tools-yggd tools-s3 tools-controlplane build ## the figures: latency against bare podman, size, memory, metrics and logs beside their peers (root)
 	go test -run '^$$' -bench . -benchmem ./internal/... ./pkg/...
-	go test -count=1 -v -p 1 -timeout 45m -tags bench -exec "$(clean_env)" ./test/bench/...
+	cd internal/diskq/testdata/peers && go run . /var/tmp
+	go test -count=1 -v -p 1 -timeout 60m -tags bench -exec "$(clean_env)" ./test/bench/ ./test/bench/observe/ ./test/bench/fleet/
 
 .PHONY: bench-edge-api
 bench-edge-api: root setup tools-controlplane build ## simulated devices against the Edge API on a real API server (root)
 	go test -count=1 -v -timeout 45m -tags bench -exec "$(clean_env)" ./test/bench/fleet/...
+
+.PHONY: bench-sync
+bench-sync: root setup tools-s3 tools-s3peers tools-s5cmd ## data sync beside rclone, s5cmd, mc and flotta v0.2 (root; an hour)
+	go test -count=1 -v -timeout 120m -tags bench -exec "$(clean_env)" ./test/bench/sync
 
 .PHONY: lint
 lint: tools-lint ## golangci-lint, go vet, govulncheck

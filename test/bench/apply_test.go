@@ -26,14 +26,14 @@ func applyAgainstPodman(t *testing.T, figures *report) {
 	r.running("agent", 0)
 	r.bare(0)
 	r.settled("agent")
-	var travel, byAgent, deciding, stop, start, byPodman, returned []time.Duration
+	var travel, byAgent, deciding, acting, byPodman, returned []time.Duration
 	for round := 1; round <= rounds; round++ {
 		saved := time.Now()
 		r.save("agent", round)
 		started := r.running("agent", round)
 		c := r.change("agent", saved)
 		travel, byAgent = append(travel, c.reached.Sub(saved)), append(byAgent, started.Sub(c.reached))
-		deciding, stop, start = append(deciding, c.stopping.Sub(c.reached)), append(stop, c.starting.Sub(c.stopping)), append(start, started.Sub(c.starting))
+		deciding, acting = append(deciding, c.acting.Sub(c.reached)), append(acting, started.Sub(c.acting))
 		running, done := r.bare(round)
 		byPodman, returned = append(byPodman, running), append(returned, done)
 	}
@@ -41,7 +41,7 @@ func applyAgainstPodman(t *testing.T, figures *report) {
 	figures.add(t, "change to running, by the agent", "%s (median of %d, %s)", a, rounds, spread(byAgent))
 	figures.add(t, "change to running, by podman alone", "%s (%s; the command returns after %s)", p, spread(byPodman), median(returned))
 	figures.add(t, "  ratio", "%.2f, difference %s", float64(a)/float64(p), a-p)
-	figures.add(t, "  of the agent's time", "deciding %s, stop of the old pod %s, start of the new one %s", median(deciding), median(stop), median(start))
+	figures.add(t, "  of the agent's time", "until systemd's unit begins to change %s, from there %s", median(deciding), median(acting))
 	figures.add(t, "  before it, manifest to agent", "%s (yggd asks every 5 s)", median(travel))
 }
 
@@ -68,9 +68,9 @@ func (r *rig) bare(round int) (running, returned time.Duration) {
 // change is what the journal says of one change of a workload. What it does not
 // say is zero.
 type change struct {
-	reached            time.Time // the configuration was with the agent
-	stopping, starting time.Time // of systemd's unit
-	applied            time.Time // the agent took it for proven
+	reached time.Time // the configuration was with the agent
+	acting  time.Time // systemd began to reload the unit, or to stop it
+	applied time.Time // the agent took it for proven
 }
 
 // change waits until the journal has the whole of a change since a moment.
@@ -88,7 +88,7 @@ func (r *rig) change(workload string, since time.Time) (c change) {
 				return err
 			}
 		}
-		if c.reached.IsZero() || c.stopping.IsZero() || c.starting.IsZero() || c.applied.IsZero() {
+		if c.reached.IsZero() || c.acting.IsZero() || c.applied.IsZero() {
 			return fmt.Errorf("the journal lacks some of a change: %+v", c)
 		}
 		return nil
@@ -96,10 +96,10 @@ func (r *rig) change(workload string, since time.Time) (c change) {
 	return c
 }
 
-// What systemd calls its messages "Starting ..." and "Stopping ...".
+// What systemd calls its messages "Reloading ..." and "Stopping ...".
 const (
-	idStarting = "7d4958e842da4a758f6c1cdc7b36dcc5"
-	idStopping = "de5b426a63be47a7b6ac3eaac82e2f6f"
+	idReloading = "d34d037fff1847e6ae669a370e694725"
+	idStopping  = "de5b426a63be47a7b6ac3eaac82e2f6f"
 )
 
 // read takes what a line of the journal says of a change.
@@ -126,10 +126,8 @@ func (c *change) read(line, workload string, since time.Time) error {
 		c.reached = at
 	case strings.Contains(said, `msg=\"workload updated\"`):
 		c.applied = at
-	case unit && e.ID == idStopping:
-		c.stopping = at
-	case unit && e.ID == idStarting:
-		c.starting = at
+	case unit && c.acting.IsZero() && (e.ID == idReloading || e.ID == idStopping):
+		c.acting = at
 	}
 	return nil
 }

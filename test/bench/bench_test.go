@@ -12,7 +12,10 @@ import (
 func TestBench(t *testing.T) {
 	var r report
 	t.Run("apply", func(t *testing.T) { applyAgainstPodman(t, &r) })
+	t.Run("downtime", func(t *testing.T) { downtime(t, &r) })
+	t.Run("crowd", func(t *testing.T) { manyAtOnce(t, &r) })
 	t.Run("footprint", func(t *testing.T) { footprint(t, &r) })
+	t.Run("observe", func(t *testing.T) { observing(t, &r) })
 	t.Run("poll", func(t *testing.T) { pollWithoutChange(t, &r) })
 	t.Run("idle", func(t *testing.T) { idleCost(t, &r) })
 	t.Log("figures:")

@@ -43,6 +43,9 @@ func (d *demo) steps() []step {
 		{"a file put in the bucket is read by the container", d.download},
 		{"manifest edited: image v1 → v2", d.save("v2")},
 		{"change rolled out", d.rolledOut},
+		{"manifest edited: a program that ends at once", d.saveBad},
+		{"taken back, and the device says why", d.takenBack},
+		{"manifest mended", d.save("v2")},
 		{"power cut, and the device is back with its workload", d.powerCut},
 		{"manifest removed: workload deleted", d.remove},
 	}
@@ -102,10 +105,44 @@ func (d *demo) certificate() error {
 	return err
 }
 
+// goodArgs are those of a program that serves.
+const goodArgs = `[serve, "8080"]`
+
 // save returns a step that saves the manifests, the workload's with that image.
 func (d *demo) save(tag string) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) {
-		edge := fmt.Sprintf(`apiVersion: management.project-flotta.io/v1alpha1
+	return func(context.Context) (string, error) { return d.saveWith(tag, goodArgs) }
+}
+
+func (d *demo) saveBad(context.Context) (string, error) { return d.saveWith("v2", `[exit, "3"]`) }
+
+// takenBack waits until the version before answers again, and the device has
+// told the Edge API why.
+func (d *demo) takenBack(ctx context.Context) (string, error) {
+	if err := site.Until(ctx, patience, func() error {
+		status, err := d.site.Device(d.edge.ID())
+		if err != nil {
+			return err
+		}
+		for _, w := range status.Status.Workloads {
+			if w.Name == workload && w.Reason == "ContainerExited" {
+				return nil
+			}
+		}
+		return fmt.Errorf("the Edge API has heard nothing of it: %+v", status.Status.Workloads)
+	}); err != nil {
+		return "", err
+	}
+	if err := d.ask(ctx, "/version", "v2"); err != nil {
+		return "", err
+	}
+	// It ends with 1, because something is not as wanted.
+	status, err := d.edge.Run(ctx, "sh", "-c", "flotta-agent status || test $? -eq 1")
+	return "$ flotta-agent status\n" + status.Stdout, err
+}
+
+// saveWith saves the manifests.
+func (d *demo) saveWith(tag, args string) (string, error) {
+	edge := fmt.Sprintf(`apiVersion: management.project-flotta.io/v1alpha1
 kind: EdgeDevice
 metadata:
   name: %q
@@ -114,7 +151,7 @@ spec:
   heartbeat: {periodSeconds: 2}
   storage: {s3: {configMapName: storage, secretName: storage}}
 `, d.edge.ID())
-		text := fmt.Sprintf(`apiVersion: management.project-flotta.io/v1alpha1
+	text := fmt.Sprintf(`apiVersion: management.project-flotta.io/v1alpha1
 kind: EdgeWorkload
 metadata: {name: %s}
 spec:
@@ -128,18 +165,17 @@ spec:
       containers:
       - name: app
         image: %s
-        args: [serve, "8080"]
+        args: %s
         ports: [{containerPort: 8080, hostPort: %s}]
-`, workload, imageOf(tag), port)
-		if err := d.site.WriteManifest("device.yaml", edge); err != nil {
-			return "", err
-		}
-		shown := text
-		if tag != "v1" {
-			shown = "        image: " + imageOf(tag) + "\n"
-		}
-		return shown, d.site.WriteManifest("workload.yaml", text)
+`, workload, imageOf(tag), args, port)
+	if err := d.site.WriteManifest("device.yaml", edge); err != nil {
+		return "", err
 	}
+	shown := text
+	if tag != "v1" {
+		shown = "        image: " + imageOf(tag) + "\n        args: " + args + "\n"
+	}
+	return shown, d.site.WriteManifest("workload.yaml", text)
 }
 
 // ask sends a request to the program in the container, through its port on the

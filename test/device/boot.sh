@@ -42,7 +42,7 @@ if [ ! -e "$DIR/provisioned" ]; then
 	done
 	chroot "$root" systemctl --global preset flotta-workloads.target
 	if [ "$HIERARCHY" = v1 ]; then
-		chroot "$root" systemctl enable device-cgroups.service
+		chroot "$root" systemctl enable device-cgroups.service device-released.service
 	fi
 	touch "$DIR/provisioned"
 fi

@@ -109,8 +109,7 @@ func TestNothingIsLeftOfAKilledOwner(t *testing.T) {
 	}
 }
 
-func TestSweepAfterTheReaperWasKilledToo(t *testing.T) {
-	t.Parallel()
+func TestSweepAfterTheReaperWasKilledToo(t *testing.T) { //nolint:paralleltest // the Boot of another test would sweep, too
 	o := startOwner(t, "boot")
 	for _, pid := range childrenOf(t, o.cmd.Process.Pid) {
 		line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")

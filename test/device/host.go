@@ -21,7 +21,8 @@ const (
 	CgroupV2 Cgroup = "v2"
 	// CgroupV1 is one tree a controller; only hosts that have v1 have it. There
 	// containers of root run, with limits, while limits of rootless pods are
-	// ignored, and units of a user linger in their stop.
+	// ignored, and units of a user may linger in their stop: their systemd is
+	// not told of empty groups.
 	CgroupV1 Cgroup = "v1"
 )
 

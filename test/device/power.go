@@ -56,9 +56,10 @@ func (d *Device) start() error {
 		"--machine=" + d.name,
 		"--network-namespace-path=/run/netns/" + d.network.namespace,
 	}
-	for _, node := range []string{"/dev/fuse", "/dev/net/tun"} {
-		if _, err := os.Stat(node); err == nil {
-			args = append(args, "--bind="+node)
+	for _, node := range deviceNodes() {
+		own := d.nodePath(node)
+		if _, err := os.Stat(own); err == nil {
+			args = append(args, "--bind="+own+":"+node)
 		}
 	}
 	for path, sub := range disks() {

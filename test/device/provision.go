@@ -26,6 +26,40 @@ func disks() map[string]string {
 	return map[string]string{"/var/lib/containers": "containers", "/var/home": "home", "/var/local": "local"}
 }
 
+// deviceNodes are what rootless Podman opens: FUSE for its storage and a tunnel
+// for its network.
+func deviceNodes() []string { return []string{"/dev/fuse", "/dev/net/tun"} }
+
+// nodePath is where the device's own node of that path is on this machine.
+func (d *Device) nodePath(node string) string {
+	return filepath.Join(d.dir, "nodes", filepath.Base(node))
+}
+
+// makeNodes makes device nodes that every user may open, as udev makes them. The
+// host's own may be closed to all but root when nothing of the kind runs there.
+// One that the host lacks stays away.
+func (d *Device) makeNodes() error {
+	for _, node := range deviceNodes() {
+		var host unix.Stat_t
+		if err := unix.Stat(node, &host); errors.Is(err, unix.ENOENT) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("look at %s: %w", node, err)
+		}
+		own := d.nodePath(node)
+		if err := os.MkdirAll(filepath.Dir(own), 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mknod(own, unix.S_IFCHR, int(host.Rdev)); err != nil { //nolint:gosec // as the system call has it
+			return fmt.Errorf("make %s: %w", own, err)
+		}
+		if err := os.Chmod(own, 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // prepare makes the state folder, unless there is one to boot from again, and
 // the network.
 func (d *Device) prepare(ctx context.Context, cfg Config, host Host) error {
@@ -58,7 +92,7 @@ func (d *Device) fill(ctx context.Context, cfg Config, host Host) error {
 			return err
 		}
 	}
-	if err := d.hide(); err != nil {
+	if err := errors.Join(d.hide(), d.makeNodes()); err != nil {
 		return err
 	}
 	files := map[string]File{
@@ -96,6 +130,8 @@ func (d *Device) workarounds(host Host) map[string]File {
 	switch d.hierarchy {
 	case "v1":
 		files["/etc/systemd/system/device-cgroups.service"] = File{Content: cgroupUnit}
+		files["/etc/systemd/system/device-released.service"] = File{Content: releasedUnit}
+		files["/usr/local/libexec/device-released"] = File{Content: released}
 	case "v2-beside-v1":
 		// Before version 4.4, Podman takes the v1 lines in /proc/self/cgroup for
 		// its own too, looks whether the user owns the folder that they seem to
@@ -103,9 +139,18 @@ func (d *Device) workarounds(host Host) map[string]File {
 		files["/etc/tmpfiles.d/zz-device.conf"] = File{Content: []byte("z /sys/fs/cgroup - " + User + " -\n")}
 	}
 	settings := "[network]\nnetwork_backend = \"netavark\"\n"
+	if d.hierarchy == "v1" {
+		// The device's systemd has its own hierarchy only. Podman would take the
+		// roots of all others for the groups of each container that it asks
+		// systemd for, and kill everybody's processes there with the first that
+		// ends.
+		settings += "[engine]\ncgroup_manager = \"cgroupfs\"\n"
+	}
+	// A user's quota of kernel keys is one over all devices.
+	settings += "[containers]\nkeyring = false\n"
 	if !host.RaisesLimits {
 		// Soft and hard limits are equal, because Podman 4.3 swaps the two.
-		settings += "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n"
+		settings += "default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n"
 	}
 	files["/etc/containers/containers.conf.d/50-device.conf"] = File{Content: []byte(settings)}
 	if !host.StorageConfigured {

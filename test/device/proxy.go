@@ -18,6 +18,8 @@ type Proxy struct {
 	cut      atomic.Bool
 	group    sync.WaitGroup
 
+	sent, received atomic.Int64 // bytes
+
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 }
@@ -39,6 +41,9 @@ func (p *Proxy) Port() int {
 	addr, _ := p.listener.Addr().(*net.TCPAddr)
 	return addr.Port
 }
+
+// Carried is how many bytes have reached targets, and clients, so far.
+func (p *Proxy) Carried() (sent, received int64) { return p.sent.Load(), p.received.Load() }
 
 // Delay makes every byte take that much longer, in each direction.
 func (p *Proxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
@@ -62,6 +67,7 @@ func (p *Proxy) Reset() {
 		}
 		_ = c.Close()
 	}
+	clear(p.conns)
 }
 
 // Close ends the proxy with all its connections.
@@ -112,8 +118,8 @@ func (p *Proxy) carry(client net.Conn) {
 	}
 	defer p.drop(server)
 	var both sync.WaitGroup
-	both.Go(func() { p.pump(server, client) })
-	both.Go(func() { p.pump(client, server) })
+	both.Go(func() { p.pump(server, client, &p.sent) })
+	both.Go(func() { p.pump(client, server, &p.received) })
 	both.Wait()
 }
 
@@ -134,9 +140,9 @@ type chunk struct {
 	due  time.Time
 }
 
-// pump copies one direction. Reading does not wait for what is delayed, so that
+// pump copies one direction and counts it. Reading does not wait for what is delayed, so that
 // a delay costs time and not throughput.
-func (p *Proxy) pump(to, from net.Conn) {
+func (p *Proxy) pump(to, from net.Conn, count *atomic.Int64) {
 	const window = 256 // chunks on the way
 	way := make(chan chunk, window)
 	go func() {
@@ -158,12 +164,22 @@ func (p *Proxy) pump(to, from net.Conn) {
 			continue
 		}
 		time.Sleep(time.Until(c.due))
-		if _, err := to.Write(c.data); err != nil {
+		n, err := to.Write(c.data)
+		count.Add(int64(n))
+		if err != nil {
 			broken = true
 			_ = from.Close()
 		}
 	}
-	if half, ok := to.(*net.TCPConn); ok {
+	p.finish(to, from)
+}
+
+// finish tells one side that the other has ended, unless that was reset: then
+// both are, and an orderly end would come before it.
+func (p *Proxy) finish(to, from net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if half, ok := to.(*net.TCPConn); ok && p.conns[from] {
 		_ = half.CloseWrite()
 	}
 }

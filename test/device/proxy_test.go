@@ -59,8 +59,8 @@ func TestProxyCarriesEverythingAndTheEnd(t *testing.T) {
 	c := dial(t, p)
 	sent := make([]byte, 8<<20)
 	_, _ = rand.Read(sent)
-	go func() { _, _ = c.Write(sent); _ = c.CloseWrite() }()
 	start := time.Now()
+	go func() { _, _ = c.Write(sent); _ = c.CloseWrite() }()
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Fatalf("got %d bytes, %v; want %d", len(got), err, len(sent))

@@ -5,6 +5,12 @@ import _ "embed" // the units.
 //go:embed units/device-cgroups.service
 var cgroupUnit []byte
 
+//go:embed units/device-released.service
+var releasedUnit []byte
+
+//go:embed released.sh
+var released []byte
+
 //go:embed units/yggd.service
 var yggdUnit []byte
 

@@ -169,3 +169,24 @@ func TestRootfulContainer(t *testing.T) {
 	run(t, d, "podman", "run", "--detach", "--name", "x", "--memory", "64m", "--publish", "18080:8080", testImage)
 	eventually(t, "the container answers the host", 20*time.Second, func() bool { return version(d) == "v1" })
 }
+
+// A unit is done with when its last process has ended, also one that is no child
+// of systemd's. On v1 the kernel tells only who asked outside of all containers.
+func TestUnitEndsWithItsLastProcess(t *testing.T) {
+	t.Parallel()
+	host, err := device.DetectHost()
+	must(t, "detect host", err)
+	cfg := device.Config{Cgroup: device.CgroupV1}
+	if host.PureCgroupV2 {
+		cfg.Cgroup = device.CgroupV2
+	}
+	d := device.New(t, cfg)
+	run(t, d, "sh", "-euc", `
+		systemd-run --quiet --unit=lasting sleep 1000
+		group=/sys/fs/cgroup/systemd
+		[ -e $group ] || group=/sys/fs/cgroup
+		group=$group$(systemctl show --property=ControlGroup --value lasting)
+		sh -c 'trap "sleep 1; exit" TERM; while :; do sleep 0.1; done' &
+		echo $! >$group/cgroup.procs
+		timeout 30 systemctl stop lasting`)
+}

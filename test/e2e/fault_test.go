@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,46 +17,6 @@ import (
 // pod returns the manifest of a workload that tells its round.
 func (r *rig) pod(name, port, round string) string {
 	return r.workload(name, fmt.Sprintf("args: [serve, '8080']\nports: [{containerPort: 8080, hostPort: %s}]\nenv: [{name: ROUND, value: '%s'}]", port, round), "")
-}
-
-func TestKilledAtEveryStepOfAnApply(t *testing.T) {
-	t.Parallel()
-	agent := faultyAgent(t)
-	const crashFile = "/run/flotta-crash"
-	r := newRig(t, site.EdgeConfig{Agent: agent, WorkerEnv: []string{"FLOTTA_TEST_CRASH_FILE=" + crashFile}})
-	r.save("w.yaml", r.pod("steady", "18080", "begin"))
-	r.save("other.yaml", r.workload("bystander", "args: [sleep]", ""))
-	r.answers("18080", "/env?name=ROUND", "begin")
-	r.phase("bystander", "Running")
-	bystander := r.running("bystander", "app")
-
-	for _, step := range []string{
-		"apply-begin", "staged", "previous-kept", "secrets-made", "images-pulled",
-		"swapped", "enabled", "restarted", "proven", "recorded",
-	} {
-		must(t, r.edge.WriteFile(crashFile, []byte(step+":1"), 0o600))
-		r.save("w.yaml", r.pod("steady", "18080", step))
-		r.until("the agent was killed at "+step, func() error {
-			if _, err := os.Stat(r.edge.Path(crashFile)); err == nil {
-				return fmt.Errorf("it passed no such step yet")
-			}
-			return nil
-		})
-		// yggd waits longer each time before it starts a worker that died young.
-		if _, err := r.edge.Run(r.ctx, "systemctl", "restart", "yggd.service"); err != nil {
-			t.Fatal(err)
-		}
-		r.answers("18080", "/env?name=ROUND", step)
-		r.phase("steady", "Running")
-		pods, err := r.edge.Podman(r.ctx, "pod", "ps", "--noheading", "--filter", "name=steady")
-		must(t, err)
-		if n := len(strings.Split(pods, "\n")); n != 1 {
-			t.Errorf("after %s there are %d pods: %s", step, n, pods)
-		}
-	}
-	if now := r.running("bystander", "app"); now != bystander {
-		t.Error("a workload that nobody changed was restarted")
-	}
 }
 
 // faultyAgent builds the agent with its points of failure.

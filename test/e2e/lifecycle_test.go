@@ -160,7 +160,8 @@ func TestDeletedDeviceWhoseBucketIsAway(t *testing.T) {
 
 func TestDeletedDevicePowerCutWhileItLeaves(t *testing.T) {
 	t.Parallel()
-	r := newTenant(t, site.EdgeConfig{})
+	// However long its network takes to come up.
+	r := newTenant(t, site.EdgeConfig{Settings: strings.Replace(rareSync, `"30s"`, `"85s"`, 1)})
 	r.answers("18080", "/put?path=/out/last&text=words", "")
 	r.site.S3Path.Cut() // holds the device in its first step
 	r.unmanage()

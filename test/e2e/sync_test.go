@@ -209,6 +209,7 @@ func syncChanging(r *rig) {
 	_, err = f.WriteString("end")
 	must(r.T, err)
 	all.WriteString("end")
+	must(r.T, f.Close())
 	r.object("from-device/growing", all.String())
 }
 

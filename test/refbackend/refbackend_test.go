@@ -169,7 +169,9 @@ func TestLifeOfADevice(t *testing.T) {
 		t.Error("half a file is a configuration")
 	}
 
-	report := protocol.Heartbeat{Status: "up", Workloads: []protocol.WorkloadStatus{{Name: "w", Status: "Running"}}}
+	report := protocol.Heartbeat{Status: "up", Workloads: []protocol.WorkloadStatus{
+		{Name: "w", Status: "Running", Reason: "NotReady", Restarts: 2, Images: []protocol.WorkloadImage{{Reference: "img:1"}}, Notes: []string{"n"}},
+	}}
 	r.must(r.backend.Heartbeat(ctx, newcomer, report))
 	stored, err := r.store.Heartbeat("site", "dev1")
 	r.must(err)

@@ -10,14 +10,16 @@ debian=(
 	podman crun conmon netavark aardvark-dns uidmap fuse-overlayfs slirp4netns catatonit
 	systemd systemd-container dbus dbus-user-session libpam-systemd
 	nftables iproute2 iptables protobuf-compiler rpm strace e2fsprogs xfsprogs util-linux mount passwd procps
-	curl openssl
+	curl openssl rsyslog rsyslog-openssl
+	prometheus prometheus-node-exporter
 	git gcc libc6-dev # the race detector needs a C compiler
 )
 fedora=(
 	podman crun conmon netavark aardvark-dns shadow-utils fuse-overlayfs slirp4netns passt catatonit
 	systemd systemd-container systemd-pam dbus-daemon
 	nftables iproute iptables-nft protobuf-compiler rpm-build strace e2fsprogs xfsprogs util-linux procps-ng
-	curl openssl
+	curl openssl rsyslog rsyslog-openssl
+	golang-github-prometheus golang-github-prometheus-node-exporter
 	git gcc glibc-devel
 )
 

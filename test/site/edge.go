@@ -32,7 +32,8 @@ type EdgeConfig struct {
 	Agent string
 	// WorkerEnv is added to the agent's environment, as NAME=value.
 	WorkerEnv []string
-	// Limits and Console are those of device.Config.
+	// Cgroup, Limits and Console are those of device.Config.
+	Cgroup  device.Cgroup
 	Limits  map[string]int64
 	Console io.Writer
 }
@@ -61,7 +62,7 @@ func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 		return nil, fmt.Errorf("make device: %w", err)
 	}
 	d, err := device.Boot(ctx, device.Config{
-		ID: id, Files: files, Hosts: []string{EdgeName, S3Name}, Limits: cfg.Limits, Console: cfg.Console,
+		ID: id, Files: files, Hosts: []string{EdgeName, S3Name}, Limits: cfg.Limits, Console: cfg.Console, Cgroup: cfg.Cgroup,
 	})
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -36,17 +37,21 @@ type S3Config struct {
 	Port int
 	// Names are further DNS names that the certificate holds for.
 	Names []string
+	// Plain makes the server speak http.
+	Plain bool
+	// AccessLog is a file that gets a line for every request; empty: none.
+	AccessLog string
 	// Log receives what the server prints; may be nil.
 	Log io.Writer
 }
 
-// S3Server is a running S3 server that speaks TLS with a certificate of an
-// authority of its own.
+// S3Server is a running S3 server. It speaks TLS with a certificate of an
+// authority of its own, unless it was told to speak plain http.
 type S3Server struct {
 	// Host and Port are where it listens.
 	Host string
 	Port int
-	// CA is the certificate of the authority, PEM.
+	// CA is the certificate of the authority, PEM; empty when it speaks http.
 	CA []byte
 	// AccessKey and SecretKey are the only account.
 	AccessKey string
@@ -54,19 +59,28 @@ type S3Server struct {
 	// Region is what requests are signed for.
 	Region string
 	// Dir holds a folder for every bucket, in it a plain file for every object,
-	// so a test can see what arrived without asking the server.
+	// so a test can see what arrived without asking the server. MinIO has a
+	// format of its own there.
 	Dir string
 
 	proc      *process
+	health    string // URL that answers 200 when the server is ready
 	transport *http.Transport
 }
 
 // s3Ready is how long the server may take to answer: it takes 100 ms.
 const s3Ready = 30 * time.Second
 
+// S3ServerEnv names the environment variable that decides what S3 starts:
+// "minio", or versitygw by default.
+const S3ServerEnv = "FLOTTA_S3_SERVER"
+
 // S3 starts an S3 server on a free loopback port for one test.
 func S3(tb testing.TB) *S3Server {
 	tb.Helper()
+	if os.Getenv(S3ServerEnv) == "minio" {
+		return MinIO(tb)
+	}
 	server, err := StartS3(context.WithoutCancel(tb.Context()), S3Config{Dir: tb.TempDir()})
 	if err != nil {
 		tb.Fatalf("start S3 server: %v", err)
@@ -78,6 +92,12 @@ func S3(tb testing.TB) *S3Server {
 // StartS3 starts an S3 server and returns when it answers. The server runs
 // until Stop is called or ctx ends.
 func StartS3(ctx context.Context, cfg S3Config) (*S3Server, error) {
+	return startOnFreePort(ctx, cfg, startS3Once)
+}
+
+func startOnFreePort(
+	ctx context.Context, cfg S3Config, start func(context.Context, S3Config) (*S3Server, error),
+) (*S3Server, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start S3 server: %w", err)
@@ -89,11 +109,23 @@ func StartS3(ctx context.Context, cfg S3Config) (*S3Server, error) {
 	// A free port may be taken by somebody else before the server listens on it.
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		server, err := startS3Once(ctx, cfg)
+		server, err := start(ctx, cfg)
 		if err == nil || cfg.Port != 0 || attempt == attempts || ctx.Err() != nil {
 			return server, err
 		}
 	}
+}
+
+// newS3Server decides where a server listens and who may use it.
+func newS3Server(cfg S3Config) (server *S3Server, err error) {
+	server = &S3Server{
+		Host: cfg.Host, Port: cfg.Port, Region: "us-east-1", Dir: filepath.Join(cfg.Dir, "buckets"),
+		AccessKey: rand.Text(), SecretKey: rand.Text(),
+	}
+	if server.Port == 0 {
+		server.Port, err = FreePort(cfg.Host)
+	}
+	return server, err
 }
 
 func startS3Once(ctx context.Context, cfg S3Config) (*S3Server, error) {
@@ -101,19 +133,18 @@ func startS3Once(ctx context.Context, cfg S3Config) (*S3Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &S3Server{
-		Host: cfg.Host, Port: cfg.Port, Region: "us-east-1", Dir: filepath.Join(cfg.Dir, "buckets"),
-		AccessKey: rand.Text(), SecretKey: rand.Text(),
+	server, err := newS3Server(cfg)
+	if err != nil {
+		return nil, err
 	}
-	if server.Port == 0 {
-		if server.Port, err = FreePort(cfg.Host); err != nil {
+	server.transport = &http.Transport{}
+	if !cfg.Plain {
+		if err := server.writeCertificate(cfg); err != nil {
 			return nil, err
 		}
 	}
-	if err := server.writeCertificate(cfg); err != nil {
-		return nil, err
-	}
-	args, err := server.arguments(cfg.Dir)
+	server.health = server.Endpoint() + "/health"
+	args, err := server.arguments(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -131,17 +162,23 @@ func startS3Once(ctx context.Context, cfg S3Config) (*S3Server, error) {
 }
 
 // arguments makes the server's folders and its command line.
-func (s *S3Server) arguments(dir string) ([]string, error) {
+func (s *S3Server) arguments(cfg S3Config) ([]string, error) {
+	dir := cfg.Dir
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start S3 server: %w", err)
 	}
 	args := []string{
 		// Uploads over TLS need keep-alive, or a retried request finds the connection closed.
 		"--keep-alive", "--quiet", "--region", s.Region, "--health", "/health",
-		"--port", net.JoinHostPort(s.Host, strconv.Itoa(s.Port)),
-		"--cert", filepath.Join(dir, "server.pem"), "--key", filepath.Join(dir, "server.key"),
-		"posix",
+		"--port", s.address(),
 	}
+	if len(s.CA) > 0 {
+		args = append(args, "--cert", filepath.Join(dir, "server.pem"), "--key", filepath.Join(dir, "server.key"))
+	}
+	if cfg.AccessLog != "" {
+		args = append(args, "--access-log", cfg.AccessLog)
+	}
+	args = append(args, "posix")
 	// ETags live in extended attributes, which tmpfs has only since Linux 6.6.
 	if err := unix.Setxattr(s.Dir, "user.flotta-probe", []byte("1"), 0); err != nil {
 		side := filepath.Join(dir, "sidecar")
@@ -187,7 +224,7 @@ func (s *S3Server) writeCertificate(cfg S3Config) error {
 // probe asks the server for its health, with its own authority: another server
 // that took the port meanwhile does not pass.
 func (s *S3Server) probe(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint()+"/health", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.health, nil)
 	if err != nil {
 		return err
 	}
@@ -204,8 +241,14 @@ func (s *S3Server) probe(ctx context.Context) error {
 
 // Endpoint returns the URL of the server.
 func (s *S3Server) Endpoint() string {
-	return "https://" + net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
+	scheme := "https://"
+	if len(s.CA) == 0 {
+		scheme = "http://"
+	}
+	return scheme + s.address()
 }
+
+func (s *S3Server) address() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }
 
 // Client returns a client of the AWS SDK that trusts the server.
 func (s *S3Server) Client() *s3.Client {
@@ -233,17 +276,21 @@ func (s *S3Server) Stop() {
 	s.transport.CloseIdleConnections()
 }
 
-// FreePort returns a TCP port of the given address that nobody listens on. It
-// may be taken by the time it is used, so the caller tries again when it is.
+// The ports of FreePort. The kernel gives none of them to a connection or to a
+// listener that asks for any port.
+const firstPort, lastPort = 20000, 32000
+
+// FreePort returns a TCP port of the given address that nobody listens on, for a
+// program that has to be told one. It is drawn at random, so that two callers
+// hardly ever get the same one before they use it.
 func FreePort(host string) (int, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return 0, fmt.Errorf("find free port: %w", err)
+	var err error
+	for range 100 {
+		port := firstPort + mathrand.IntN(lastPort-firstPort)
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, fmt.Errorf("find free port: address %s is not TCP", l.Addr())
-	}
-	return addr.Port, nil
+	return 0, fmt.Errorf("find free port: %w", err)
 }

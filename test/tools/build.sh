@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the pinned programs that development and the tests use, once per version.
 #
-#   build.sh [GROUP...]    build the named groups (default: all that are not cached)
+#   build.sh [GROUP...]    build the named groups (default: all that are not cached, but the late ones)
 #   build.sh path          print the folders of all groups, joined with ':', for PATH and FLOTTA_TOOLS
 #   build.sh which TOOL    print the path of one tool; fails when it was not built yet
 #
@@ -15,6 +15,8 @@ umask 022
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 cache=${FLOTTA_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/flotta-agent}/tools
 groups=(generate gotest yggd s3 lint controlplane image)
+# Large programs that only a few targets need: built when they are named.
+late=(minio s3peers s5cmd)
 
 # One line a binary: name, package, linker flags. yggd gets its folders when it is linked: yggd is the daemon of a
 # device, yggd-local keeps etc, var and libexec below its working directory, for tests that run it unprivileged.
@@ -33,6 +35,16 @@ recipe() {
 		;;
 	s3)
 		echo "versitygw github.com/versity/versitygw/cmd/versitygw"
+		;;
+	minio)
+		local minio=github.com/minio/minio/cmd
+		echo "minio github.com/minio/minio -X $minio.ReleaseTag=RELEASE.2026-02-12T20-18-48Z -X $minio.Version=2026-02-12T20:18:48Z"
+		;;
+	s3peers)
+		echo "mc github.com/minio/mc"
+		echo "rclone github.com/rclone/rclone"
+		;;
+	s5cmd) # alone, because later versions of what it shares with others break it
 		echo "s5cmd github.com/peak/s5cmd/v2"
 		;;
 	gotest)
@@ -54,7 +66,7 @@ recipe() {
 		echo "govulncheck golang.org/x/vuln/cmd/govulncheck"
 		;;
 	*)
-		echo "build.sh: no tool group $1 (there are: ${groups[*]})" >&2
+		echo "build.sh: no tool group $1 (there are: ${groups[*]} ${late[*]})" >&2
 		return 1
 		;;
 	esac
@@ -103,12 +115,12 @@ build() {
 case ${1:-} in
 path)
 	list=
-	for group in "${groups[@]}"; do list=$list:$(folder "$group"); done
+	for group in "${groups[@]}" "${late[@]}"; do list=$list:$(folder "$group"); done
 	echo "${list#:}"
 	;;
 which)
 	tool=${2:?build.sh which needs the name of a tool}
-	for group in "${groups[@]}"; do
+	for group in "${groups[@]}" "${late[@]}"; do
 		while read -r name _; do
 			[ "$name" = "$tool" ] || continue
 			bin=$(folder "$group")
