@@ -55,20 +55,24 @@ type attempt struct {
 	target target
 	log    *slog.Logger
 
-	began      time.Time
-	seen       seen // when it began
-	did        action
-	restarts   map[string]int // of each container, before it is ours to judge
-	changed    bool           // something of the device was changed
-	swapped    bool           // what ran before was stopped for it
-	first      bool           // nothing of this workload was proven before
+	began    time.Time
+	seen     seen // when it began
+	did      action
+	restarts map[string]int // of each container, before it is ours to judge
+	// images are the IDs of those that the plan is tried with, by reference, empty
+	// for one that is not there. Another may get its name before this has failed.
+	images map[string]string
+
+	changed    bool // something of the device was changed
+	swapped    bool // what ran before was stopped for it
+	first      bool // nothing of this workload was proven before
 	rolledBack bool
 }
 
 // run looks, decides and acts. It decides by itself because what the loop saw
 // may be old.
 func (a *attempt) run(ctx context.Context) error {
-	a.began = time.Now()
+	a.began, a.images = time.Now(), map[string]string{}
 	s, err := a.r.look(ctx, a.target)
 	if err != nil {
 		return failed(ReasonUnobservable, err)
@@ -93,7 +97,7 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 	err = a.act(ctx)
 	if err != nil && ctx.Err() == nil && (a.did == actApply || a.did == actProve) {
-		a.r.images.failed.note(ctx, a.r.cfg.Runtime, a.target.plan)
+		a.r.images.failed.note(ctx, a.r.cfg.Runtime, a.target.plan, a.images)
 	}
 	return err
 }
@@ -106,6 +110,9 @@ func (a *attempt) act(ctx context.Context) error {
 	case actApply:
 		return a.apply(ctx)
 	case actProve:
+		if _, err := imageIDs(ctx, a.r.cfg.Runtime, a.target.plan, a.images); err != nil {
+			return failed(ReasonUnobservable, err)
+		}
 		return a.proveAndRecord(ctx)
 	case actStart, actRestart:
 		return a.revive(ctx)

@@ -64,7 +64,7 @@ func (a *attempt) haveImage(ctx context.Context, image manifest.Image) error {
 	if err := a.r.images.gc.fence(ctx); err != nil {
 		return err
 	}
-	_, there, err := a.r.cfg.Runtime.Image(ctx, image.Reference)
+	there, err := a.lookForImage(ctx, image.Reference)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (a *attempt) haveImage(ctx context.Context, image manifest.Image) error {
 	err = a.pullWithRoom(ctx, image.Reference, a.target.auth)
 	if err != nil && ctx.Err() == nil && !there {
 		// Somebody may have loaded it while the registry did not answer.
-		if _, now, lookErr := a.r.cfg.Runtime.Image(ctx, image.Reference); lookErr == nil {
+		if now, lookErr := a.lookForImage(ctx, image.Reference); lookErr == nil {
 			there = now
 		}
 	}
@@ -96,12 +96,22 @@ func (a *attempt) haveImage(ctx context.Context, image manifest.Image) error {
 	return nil
 }
 
+// lookForImage reports whether the image is in local storage, and keeps which one
+// it is.
+func (a *attempt) lookForImage(ctx context.Context, reference string) (bool, error) {
+	image, there, err := a.r.cfg.Runtime.Image(ctx, reference)
+	if err == nil {
+		a.images[reference] = image.ID
+	}
+	return there, err
+}
+
 // pulled makes sure that what was pulled is not just being removed.
 func (a *attempt) pulled(ctx context.Context, reference string) error {
 	if err := a.r.images.gc.fence(ctx); err != nil {
 		return err
 	}
-	_, there, err := a.r.cfg.Runtime.Image(ctx, reference)
+	there, err := a.lookForImage(ctx, reference)
 	if err == nil && !there {
 		err = fmt.Errorf("image %s was removed as soon as it was pulled", reference)
 	}

@@ -78,10 +78,11 @@ type imageFailures struct {
 	with map[string]string // by workload: digest of the plan and IDs of its images
 }
 
-// note remembers the images of a plan that has just failed. It asks the runtime,
-// so it is not for the loop.
-func (f *imageFailures) note(ctx context.Context, runtime PodRuntime, plan manifest.Plan) {
-	now, err := imageIDs(ctx, runtime, plan, map[string]string{})
+// note remembers the images of a plan that has just failed: those that it was
+// tried with, by reference, and for the others what is there now. It asks the
+// runtime, so it is not for the loop.
+func (f *imageFailures) note(ctx context.Context, runtime PodRuntime, plan manifest.Plan, tried map[string]string) {
+	now, err := imageIDs(ctx, runtime, plan, tried)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.with == nil {
