@@ -36,6 +36,7 @@ type Config struct {
 	Logs     LogsConfig    `toml:"logs"`
 	Identity IdentConfig   `toml:"identity"`
 	Console  ConsoleConfig `toml:"console"`
+	Server   ServerConfig  `toml:"server"`
 }
 
 // ConsoleConfig sets what the agent tells those who are on the device.
@@ -115,8 +116,14 @@ func (s *Span) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// LoadConfig reads the settings at path. An absent file means the defaults, an
-// unknown key is an error: a mistyped setting must not be ignored in silence.
+// dropInSuffix is what is added to the name of the settings' file for the folder
+// of its drop-ins.
+const dropInSuffix = ".d"
+
+// LoadConfig reads the settings at path, and then the drop-ins in the folder of that
+// name with ".d" behind it: those that end in .toml, in the order of their names.
+// What a later file sets stands. Absent files mean the defaults, an unknown key is an
+// error: a mistyped setting must not be ignored in silence.
 func LoadConfig(path string) (Config, error) {
 	var c Config
 	raw, err := os.ReadFile(path)
@@ -125,28 +132,58 @@ func LoadConfig(path string) (Config, error) {
 	case err != nil:
 		return Config{}, fmt.Errorf("read settings: %w", err)
 	default:
-		if c, err = parseConfig(raw); err != nil {
+		if err := parseConfig(raw, &c); err != nil {
+			return Config{}, fmt.Errorf("read settings %s: %w", path, err)
+		}
+	}
+	dropIns, err := dropIns(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read settings: %w", err)
+	}
+	for _, path := range dropIns {
+		raw, err := os.ReadFile(path)
+		if err == nil {
+			err = parseConfig(raw, &c)
+		}
+		if err != nil {
 			return Config{}, fmt.Errorf("read settings %s: %w", path, err)
 		}
 	}
 	c = c.withDefaults()
 	if err := c.Validate(); err != nil {
-		return Config{}, fmt.Errorf("read settings %s: %w", path, err)
+		return Config{}, fmt.Errorf("read settings %s: %w", strings.Join(append([]string{path}, dropIns...), ", "), err)
 	}
 	return c, nil
 }
 
-func parseConfig(raw []byte) (Config, error) {
-	var c Config
+// dropIns returns the paths of the drop-ins of the settings at path.
+func dropIns(path string) ([]string, error) {
+	entries, err := os.ReadDir(path + dropInSuffix) // sorted
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []string
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
+			out = append(out, filepath.Join(path+dropInSuffix, name))
+		}
+	}
+	return out, err
+}
+
+// parseConfig sets in c what raw sets, and nothing if it is wrong.
+func parseConfig(raw []byte, c *Config) error {
+	next := *c
+	next.Sync.Windows, next.Server.CAFiles = nil, nil // lists are set as a whole
 	dec := toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields()
-	err := dec.Decode(&c)
+	err := dec.Decode(&next)
 	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		return Config{}, fmt.Errorf("unknown setting:\n%s", unknown.String())
+		return fmt.Errorf("unknown setting:\n%s", unknown.String())
 	}
 	var tree map[string]any
 	if toml.Unmarshal(raw, &tree) == nil { // or else err says why not
 		if err := checkKinds("", tree); err != nil {
-			return Config{}, err
+			return err
 		}
 	}
 	if syntax, ok := errors.AsType[*toml.DecodeError](err); ok {
@@ -155,9 +192,19 @@ func parseConfig(raw []byte) (Config, error) {
 		if key := syntax.Key(); len(key) > 0 {
 			place += ", " + strings.Join(key, ".")
 		}
-		return Config{}, fmt.Errorf("%s: %w", place, err)
+		return fmt.Errorf("%s: %w", place, err)
 	}
-	return c, err
+	if err != nil {
+		return err
+	}
+	if next.Sync.Windows == nil {
+		next.Sync.Windows = c.Sync.Windows
+	}
+	if next.Server.CAFiles == nil {
+		next.Server.CAFiles = c.Server.CAFiles
+	}
+	*c = next
+	return nil
 }
 
 // checkKinds finds values that are not of the kind of their setting: an integer
@@ -224,6 +271,7 @@ func (c Config) withDefaults() Config {
 	c.Metrics = c.Metrics.withDefaults()
 	c.Logs = c.Logs.withDefaults()
 	setDefault(&c.Identity.Retry, Duration(10*time.Second))
+	c.Server = c.Server.withDefaults()
 	return c
 }
 
@@ -256,6 +304,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.Logs.validate(); err != nil {
+		return err
+	}
+	if err := c.Server.validate(); err != nil {
 		return err
 	}
 	if c.Console.MetricsAddress != "" {

@@ -164,8 +164,12 @@ func TestShippedSettings(t *testing.T) {
 	if len(got.Sync.Windows) != 2 {
 		t.Errorf("%d windows are shown", len(got.Sync.Windows))
 	}
-	// These three show how to write what by default is nothing.
+	if got.Server.Address == "" {
+		t.Error("no address of a server is shown")
+	}
+	// These show how to write what by default is nothing.
 	got.Sync.Windows, got.Sync.Reserve = nil, Reserve{}
+	got.Server.Address, got.Server.CAFiles = "", nil
 	got.Sync.UploadLimit, got.Sync.DownloadLimit = 0, 0
 	got.Identity.RenewAt = 0
 	defaults.Identity.RenewAt = 0

@@ -104,8 +104,8 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte("[runtime"))
 	f.Add([]byte("[sync]\nreserve = \"10%\"\nquota = \"2GiB\"\nupload-limit = \"1MB/s\"\n[[sync.window]]\nwhen = \"Mon 08:00-09:00\"\npause = true\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		c, err := parseConfig(raw)
-		if err != nil {
+		var c Config
+		if err := parseConfig(raw, &c); err != nil {
 			return
 		}
 		c = c.withDefaults()

@@ -36,7 +36,8 @@ type Examination struct {
 	paths   ExaminePaths
 	cfg     Config
 	owner   account
-	yggd    yggdSettings
+	alone   bool                                // it does without yggdrasil
+	yggd    yggdSettings                        // or what else says so
 	message protocol.DeviceConfigurationMessage // empty: the device was told nothing
 	raw     []byte                              // of the message
 	trouble []doctor.Trouble
@@ -68,8 +69,10 @@ func Examine(paths ExaminePaths) *Examination {
 		e.fault("/etc/passwd", err, "install the package anew, or run systemd-sysusers")
 	}
 	e.owner = owner
-	if raw, err := os.ReadFile(e.yggdFile()); err != nil {
-		e.fault(e.yggdFile(), err, "configure yggdrasil: where the control plane is, and with which certificate to go there")
+	if server := e.cfg.Server; server.Address != "" {
+		e.direct(server)
+	} else if raw, err := os.ReadFile(e.yggdFile()); err != nil {
+		e.fault(e.yggdFile(), err, "configure yggdrasil, or the section [server] of the agent's settings: where the control plane is, and with which certificate to go there")
 	} else if err := toml.Unmarshal(raw, &e.yggd); err != nil {
 		e.fault(e.yggdFile(), errors.New("it is not TOML"), "correct it; yggd does not start with it")
 	}
@@ -79,10 +82,42 @@ func Examine(paths ExaminePaths) *Examination {
 	return e
 }
 
+// direct takes the connection of an agent that does without yggdrasil.
+func (e *Examination) direct(server ServerConfig) {
+	e.alone = true
+	id, err := knownDeviceID(e.cfg, machineID)
+	if err != nil {
+		e.fault(e.paths.Config, err, "set server.device-id")
+	}
+	roots := make([]any, 0, len(server.CAFiles))
+	for _, path := range server.CAFiles {
+		roots = append(roots, path)
+	}
+	e.yggd = yggdSettings{ClientID: id, CertFile: server.CertFile, KeyFile: server.KeyFile, CARoot: roots, Server: server.Address}
+}
+
+// service is the unit that the agent runs in.
+func (e *Examination) service() string {
+	if e.alone {
+		return "flotta-agent.service"
+	}
+	return "yggd.service"
+}
+
 func (e *Examination) yggdFile() string { return filepath.Join(e.paths.Yggd, "config.toml") }
 func (e *Examination) workerFile() string {
+	if e.alone {
+		return ""
+	}
 	return filepath.Join(e.paths.Yggd, "workers", "device.toml")
 }
+
+// dropIns are the paths of those of the agent's settings.
+func (e *Examination) dropIns() []string {
+	paths, _ := dropIns(e.paths.Config) // that they cannot be read was told before
+	return paths
+}
+
 func (e *Examination) desiredFile() string { return filepath.Join(e.cfg.StateDir, "desired.json") }
 
 func (e *Examination) fault(path string, err error, advice string) {
@@ -114,14 +149,15 @@ func (e *Examination) told() error {
 	return nil
 }
 
-// DeviceID is what yggdrasil's settings call the device; empty: nothing.
+// DeviceID is what the settings of the connection call the device; empty: nothing.
 func (e *Examination) DeviceID() string { return e.yggd.ClientID }
 
 // Subject is what a doctor has to look at.
 func (e *Examination) Subject() doctor.Subject {
 	return doctor.Subject{
 		Root: e.owner.uid == 0, User: e.cfg.Runtime.User, UID: e.owner.uid,
-		StateDir: e.cfg.StateDir, ContainerStore: e.owner.containerStore(), PodmanSocket: e.owner.podmanSocket(), WorkerFile: e.workerFile(),
+		StateDir: e.cfg.StateDir, ContainerStore: e.owner.containerStore(), PodmanSocket: e.owner.podmanSocket(),
+		Service: e.service(), WorkerFile: e.workerFile(),
 		Credential: doctor.Credential{CertFile: e.yggd.CertFile, KeyFile: e.yggd.KeyFile, CAFiles: e.authorities()},
 		Endpoints:  e.endpoints(),
 		Trouble:    e.trouble,

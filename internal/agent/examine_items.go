@@ -37,10 +37,15 @@ func (e *Examination) Items(host doctor.Host) []bundle.Item {
 	items := []bundle.Item{
 		e.file("config/agent.toml", bundle.KindSettings, e.paths.Config),
 		e.file("config/yggdrasil.toml", bundle.KindSettings, e.yggdFile()),
-		e.file("config/worker.toml", bundle.KindSettings, e.workerFile()),
 		e.file("config/tags.toml", bundle.KindSettings, e.cfg.TagsFile),
 		{Name: "desired.json", Kind: bundle.KindDocument, Limit: 4 << 20, Collect: func(context.Context) ([]byte, error) { return e.raw, nil }},
 		{Name: "state-files.txt", Collect: e.listing},
+	}
+	for _, path := range e.dropIns() {
+		items = append(items, e.file("config/agent.toml.d/"+filepath.Base(path), bundle.KindSettings, path))
+	}
+	if path := e.workerFile(); path != "" {
+		items = append(items, e.file("config/worker.toml", bundle.KindSettings, path))
 	}
 	items = append(items, e.system(host)...)
 	items = append(items, e.containers(host)...)
@@ -110,7 +115,7 @@ func (e *Examination) system(host doctor.Host) []bundle.Item {
 		program(host, "system/nftables.txt", "nft", "list", "ruleset"),
 		program(host, "system/rpm-ostree.txt", "rpm-ostree", "status"),
 		program(host, "units/failed.txt", "systemctl", "--no-pager", "--failed"),
-		program(host, "units/yggd.txt", "systemctl", "--no-pager", "--full", "--lines=0", "status", "yggd.service"),
+		program(host, "units/service.txt", "systemctl", "--no-pager", "--full", "--lines=0", "status", e.service()),
 		program(host, "units/system.txt", "systemctl", "--no-pager", "--all", "list-units", "flotta*", "podman*", "yggd*", "user@*"),
 	}
 	if e.owner.uid > 0 {
@@ -121,7 +126,7 @@ func (e *Examination) system(host doctor.Host) []bundle.Item {
 
 func (e *Examination) journals(host doctor.Host) []bundle.Item {
 	newest := []string{"--no-pager", "--reverse", "--output=short-iso-precise", "--lines=" + journalLines}
-	items := []bundle.Item{program(host, "journal/agent-newest-first.txt", "journalctl", append(newest, "--unit=yggd.service")...)}
+	items := []bundle.Item{program(host, "journal/agent-newest-first.txt", "journalctl", append(newest, "--unit="+e.service())...)}
 	if e.owner.uid > 0 {
 		items = append(items, program(host, "journal/workloads-newest-first.txt", "journalctl", append(newest, "_UID="+strconv.Itoa(e.owner.uid))...))
 	} else {

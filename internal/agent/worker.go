@@ -72,6 +72,14 @@ func RunWorker(ctx context.Context, cfg Config, env WorkerEnv, log *slog.Logger)
 		return err
 	}
 	d := device{cfg: cfg, settings: settings, carrier: carrier, version: env.Version, level: env.Level, step: workload.CrashPoint(), log: log}
+	if d.rebirth, err = d.yggd(); err != nil {
+		return err
+	}
+	d.unnoticed = func(ctx context.Context) {
+		if err := d.rebirth.restart(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("restart yggd: it may go on with the certificate before", "err", err)
+		}
+	}
 	return d.run(ctx)
 }
 
@@ -124,6 +132,12 @@ type device struct {
 	version  string       // of this program
 	level    *slog.LevelVar
 	log      *slog.Logger
+
+	rebirth rebirth // lets the device start anew after its departure
+	// unnoticed is called when the transport may not see a new certificate; nil:
+	// it always does.
+	unnoticed func(context.Context)
+	service   *service // nil: somebody else supervises this process
 }
 
 // tasks builds the components, in the order of their start: what reports comes
@@ -131,11 +145,7 @@ type device struct {
 func (d *device) tasks() ([]task, error) {
 	report := &reporting{store: d.store}
 	emit := func(e protocol.EventInfo) { report.reporter.Event(e) }
-	yggd, err := d.yggd()
-	if err != nil {
-		return nil, err
-	}
-	who, err := d.identity(yggd, emit)
+	who, err := d.identity(emit)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +178,7 @@ func (d *device) tasks() ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	leave := d.departure(report, observe, yggd)
+	leave := d.departure(report, observe)
 	leave.purges = append(leave.purges, purge{"firewall", ports.Clear})
 	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
 	last := d.cfg.Sync.StopTimeout.Duration()
@@ -188,7 +198,21 @@ func (d *device) tasks() ([]task, error) {
 		{name: "identity", run: who.Run},
 		{name: "departure", run: leave.Run},
 		{name: "transport", run: func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
-	}), nil
+	}, d.supervised(report)), nil
+}
+
+// supervised is the task that tells systemd that the agent lives. It starts last:
+// then everything is there.
+func (d *device) supervised(report *reporting) []task {
+	if d.service == nil {
+		return nil
+	}
+	loops := []loop{
+		{"workload", report.workloads.Alive},
+		{"datasync", report.sync.Alive},
+		{"heartbeat", report.reporter.Alive},
+	}
+	return []task{{name: "watchdog", run: func(ctx context.Context) error { return d.service.run(ctx, loops) }}}
 }
 
 // heartbeat is what the control plane is told.
@@ -215,7 +239,7 @@ func (d *device) yggd() (rebirth, error) {
 	}
 	pid := os.Getppid()
 	return rebirth{
-		path: filepath.Join(d.cfg.StateDir, "yggd-restart.json"), current: processName(pid),
+		path: restartRecord(d.cfg), current: processName(pid),
 		restart: func(ctx context.Context) error {
 			unit, err := serviceOf(pid)
 			if err != nil {
@@ -227,27 +251,27 @@ func (d *device) yggd() (rebirth, error) {
 	}, nil
 }
 
-func (d *device) identity(yggd rebirth, emit func(protocol.EventInfo)) (*identity.Device, error) {
+// restartRecord is where it is noted that somebody has to be restarted after a
+// departure.
+func restartRecord(cfg Config) string { return filepath.Join(cfg.StateDir, "yggd-restart.json") }
+
+func (d *device) identity(emit func(protocol.EventInfo)) (*identity.Device, error) {
 	return identity.New(identity.Config{
-		Settings: d.settings,
-		Sender:   d.carrier,
-		TagsFile: d.cfg.TagsFile,
-		Hardware: hardware,
-		Retry:    time.Duration(d.cfg.Identity.Retry),
-		RenewAt:  d.cfg.Identity.RenewAt,
-		Unnoticed: func(ctx context.Context) {
-			if err := yggd.restart(ctx); err != nil && ctx.Err() == nil {
-				d.log.Warn("restart yggd: it may go on with the certificate before", "err", err)
-			}
-		},
-		Held:  func() bool { return !d.store.Current().State().Managed() },
-		Log:   component(d.log, "identity"),
-		Event: emit,
+		Settings:  d.settings,
+		Sender:    d.carrier,
+		TagsFile:  d.cfg.TagsFile,
+		Hardware:  hardware,
+		Retry:     time.Duration(d.cfg.Identity.Retry),
+		RenewAt:   d.cfg.Identity.RenewAt,
+		Unnoticed: d.unnoticed,
+		Held:      func() bool { return !d.store.Current().State().Managed() },
+		Log:       component(d.log, "identity"),
+		Event:     emit,
 	})
 }
 
 // departure builds what clears a device that is no longer managed.
-func (d *device) departure(parts *reporting, observe observing, yggd rebirth) *departure {
+func (d *device) departure(parts *reporting, observe observing) *departure {
 	return &departure{
 		store:     d.store,
 		deliver:   func(ctx context.Context) error { return together(ctx, parts.sync.Flush, observe.deliver) },
@@ -255,7 +279,7 @@ func (d *device) departure(parts *reporting, observe observing, yggd rebirth) *d
 		workloads: parts.workloads,
 		events:    d.events,
 		surrender: parts.who.Surrender,
-		rebirth:   yggd,
+		rebirth:   d.rebirth,
 		timeout:   time.Duration(d.cfg.Sync.FinalTimeout),
 		purges:    append(observe.purges(), purge{"images", parts.workloads.PurgeImages}, purge{"record of what was applied", d.purgeApplied}),
 		volumes:   d.volumes(),

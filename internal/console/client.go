@@ -78,7 +78,7 @@ func exchange(ctx context.Context, socket, method, target string) ([]byte, error
 
 // advised says what to do about an agent that cannot be asked.
 func advised(socket string, err error) error {
-	const look = "look at `systemctl status yggd` and `journalctl -u yggd`"
+	const look = "look at `systemctl status yggd flotta-agent` and `journalctl -u yggd -u flotta-agent`"
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s may not be used: ask as root, or as a member of the socket's group (ls -l shows it): %w", socket, err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/desired"
+	"github.com/project-flotta/flotta-agent/internal/pulse"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
@@ -134,6 +135,7 @@ type Engine struct {
 	ledger  *ledger
 	space   space
 	watch   *watcher
+	pulse   pulse.Pulse
 	// recordBatch is how many transfers are recorded at once.
 	recordBatch int
 
@@ -157,6 +159,7 @@ func New(cfg Config) (*Engine, error) {
 		ledger:  newLedger(),
 		space:   space{reserve: cfg.ReserveBytes, share: cfg.ReserveShare},
 		watch:   newWatcher(),
+		pulse:   pulse.New(),
 		groups:  map[groupKey]*group{},
 		follow:  make(chan struct{}),
 
@@ -197,13 +200,21 @@ func (e *Engine) Run(ctx context.Context) error {
 		snapshot := e.desired.Current()
 		run.apply(ctx, snapshot)
 		e.follows(snapshot)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-snapshot.Superseded():
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-snapshot.Superseded():
+				waiting = false
+			case <-e.pulse.Beat():
+			}
 		}
 	}
 }
+
+// Alive returns nil as soon as the loop that Run runs is where it waits for the next
+// configuration, and an error when that does not happen before ctx ends.
+func (e *Engine) Alive(ctx context.Context) error { return e.pulse.Feel(ctx) }
 
 // openIndex tries until it works: a full disk is no reason to end the agent.
 // It returns no index and no error when ctx ended.
@@ -227,10 +238,14 @@ func (e *Engine) openIndex(ctx context.Context) (*index, error) {
 			return nil, err
 		}
 		e.tellIndex(failures, err)
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-time.After(backoff(e.cfg.Interval, failures)):
+		for again := time.After(backoff(e.cfg.Interval, failures)); again != nil; {
+			select {
+			case <-ctx.Done():
+				return nil, nil
+			case <-again:
+				again = nil
+			case <-e.pulse.Beat():
+			}
 		}
 	}
 }

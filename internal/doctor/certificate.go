@@ -18,7 +18,7 @@ const registerName = "register"
 func (d *doctor) certificate(context.Context) Finding {
 	c := d.Credential
 	if c.CertFile == "" {
-		return fail("", "no certificate is configured", "set cert-file and key-file in yggdrasil's configuration")
+		return fail("", "no certificate is configured", "set cert-file and key-file where the connection is configured")
 	}
 	subject := c.CertFile
 	pair, err := d.pair()
@@ -26,11 +26,11 @@ func (d *doctor) certificate(context.Context) Finding {
 	case errors.Is(err, fs.ErrPermission):
 		return warn(subject, "cannot be read: "+err.Error(), "run this as root")
 	case err != nil:
-		return fail(subject, "certificate and key are of no use: "+err.Error(), "put a registration certificate and its key there and restart yggd: the device registers anew")
+		return fail(subject, "certificate and key are of no use: "+err.Error(), "put a registration certificate and its key there and restart "+d.Service+": the device registers anew")
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
-		return fail(subject, err.Error(), "put a registration certificate and its key there and restart yggd: the device registers anew")
+		return fail(subject, err.Error(), "put a registration certificate and its key there and restart "+d.Service+": the device registers anew")
 	}
 	if f, open := d.openKey(subject); open {
 		return f
@@ -45,13 +45,13 @@ func (d *doctor) validity(subject string, leaf *x509.Certificate) Finding {
 	case now.Before(leaf.NotBefore):
 		return fail(subject, found+", not yet valid", "the clock is wrong: "+setClock)
 	case left <= 0 && strings.EqualFold(leaf.Subject.CommonName, registerName):
-		return fail(subject, found+", expired", "put a new registration certificate and its key there and restart yggd")
+		return fail(subject, found+", expired", "put a new registration certificate and its key there and restart "+d.Service)
 	case left <= 0:
 		return fail(subject, found+", expired", "look at the clock first; if it is right, the device renews with the expired certificate where the control plane allows that, or else needs a new registration certificate")
 	case strings.EqualFold(leaf.Subject.CommonName, registerName):
-		return warn(subject, found+": the device is not registered yet", "approve it in the control plane; `journalctl -u yggd` says what it waits for")
+		return warn(subject, found+": the device is not registered yet", "approve it in the control plane; `journalctl -u "+d.Service+"` says what it waits for")
 	case !d.issued(leaf):
-		return warn(subject, found+", of an issuer that is none of the configured CAs", "compare ca-root in yggdrasil's configuration with the CA of the control plane")
+		return warn(subject, found+", of an issuer that is none of the configured CAs", "compare the configured CAs (ca-root of yggdrasil, server.ca-files of the agent) with the CA of the control plane")
 	case left < leaf.NotAfter.Sub(leaf.NotBefore)/5:
 		return warn(subject, found+", should have been renewed by now", "`flotta-agent status` says why renewal fails; the device has to reach the control plane before the end")
 	}

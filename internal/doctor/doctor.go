@@ -19,7 +19,8 @@ type Subject struct {
 	StateDir       string // of the agent
 	ContainerStore string // of the Podman that runs workloads
 	PodmanSocket   string
-	WorkerFile     string // by which yggd knows the agent
+	Service        string // unit that the agent runs in: yggd's, or its own
+	WorkerFile     string // by which yggd knows the agent; empty: it runs by itself
 
 	Credential Credential
 	Endpoints  []Endpoint
@@ -91,7 +92,7 @@ func (d *doctor) checks() []check {
 		list = append(list, check{"endpoint", one(func(ctx context.Context) Finding { return d.endpoint(ctx, e) })})
 	}
 	return append(list, []check{
-		{"yggd", d.yggd},
+		{"service", d.service},
 		{"podman", one(d.podman)},
 		{"systemd", one(d.manager)},
 		{"lingering", one(d.lingering)},

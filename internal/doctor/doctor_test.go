@@ -58,7 +58,7 @@ func sound() (Host, Subject, fstest.MapFS) {
 		Clock: func() (Clock, error) { return Clock{Now: noon(), Synchronised: true, Error: 3 * time.Millisecond}, nil },
 	}
 	return h, Subject{
-		User: "flotta", UID: 1001, StateDir: "/state", ContainerStore: "/store", WorkerFile: "/etc/yggdrasil/workers/device.toml",
+		User: "flotta", UID: 1001, StateDir: "/state", ContainerStore: "/store", Service: "yggd.service", WorkerFile: "/etc/yggdrasil/workers/device.toml",
 		PodmanSocket: "/run/podman.sock",
 	}, files
 }
@@ -141,16 +141,16 @@ func TestFindings(t *testing.T) {
 		{"clock", "drifting", at(Clock{Now: noon()}, nil), Warn, "not synchronised", "chronyc"},
 		{"clock", "unknown", at(Clock{Now: noon()}, syscall.EPERM), Warn, "not known", "timedatectl"},
 
-		{"yggd", "well", nil, OK, "active", ""},
-		{"yggd", "not there", answering("yggd.service", "LoadState=not-found\nActiveState=inactive\n", nil), Fail, "no such unit", "install yggdrasil"},
-		{"yggd", "failed", answering("yggd.service", "LoadState=loaded\nActiveState=failed\nSubState=failed\n", nil), Fail, "failed", "journalctl -u yggd"},
-		{"yggd", "disabled", answering("yggd.service", "LoadState=loaded\nActiveState=active\nUnitFileState=disabled\n", nil), Warn, "not enabled", "systemctl enable yggd"},
-		{"yggd", "restarting", answering("yggd.service", "LoadState=loaded\nActiveState=active\nNRestarts=4\n", nil), Warn, "restarted 4 times", "journalctl"},
-		{"yggd", "no systemd", answering("yggd.service", "", exec.ErrNotFound), Fail, "not known", "systemctl status yggd"},
-		{"yggd", "no worker", without("etc/yggdrasil/workers/device.toml"), Fail, "does not know the agent", "install the package"},
-		{"yggd", "empty worker", with("etc/yggdrasil/workers/device.toml", "protocol = 'grpc'\n"), Fail, "names no program", "exec ="},
-		{"yggd", "no agent", without("usr/bin/flotta-agent"), Fail, "not there: /usr/bin/flotta-agent", "install the package"},
-		{"yggd", "no program", with("usr/bin/flotta-agent", "x"), Fail, "no program that can be started", "chmod"},
+		{"service", "well", nil, OK, "active", ""},
+		{"service", "not there", answering("yggd.service", "LoadState=not-found\nActiveState=inactive\n", nil), Fail, "no such unit", "install yggdrasil"},
+		{"service", "failed", answering("yggd.service", "LoadState=loaded\nActiveState=failed\nSubState=failed\n", nil), Fail, "failed", "journalctl -u yggd"},
+		{"service", "disabled", answering("yggd.service", "LoadState=loaded\nActiveState=active\nUnitFileState=disabled\n", nil), Warn, "not enabled", "systemctl enable yggd"},
+		{"service", "restarting", answering("yggd.service", "LoadState=loaded\nActiveState=active\nNRestarts=4\n", nil), Warn, "restarted 4 times", "journalctl"},
+		{"service", "no systemd", answering("yggd.service", "", exec.ErrNotFound), Fail, "not known", "systemctl status yggd"},
+		{"service", "no worker", without("etc/yggdrasil/workers/device.toml"), Fail, "does not know the agent", "install the package"},
+		{"service", "empty worker", with("etc/yggdrasil/workers/device.toml", "protocol = 'grpc'\n"), Fail, "names no program", "exec ="},
+		{"service", "no agent", without("usr/bin/flotta-agent"), Fail, "not there: /usr/bin/flotta-agent", "install the package"},
+		{"service", "no program", with("usr/bin/flotta-agent", "x"), Fail, "no program that can be started", "chmod"},
 
 		{"systemd", "well", nil, OK, "user@1001.service is active", ""},
 		{"systemd", "no manager", answering("user@1001", "ActiveState=inactive\nSubState=dead\n", nil), Fail, "inactive (dead)", "loginctl enable-linger flotta"},
@@ -258,7 +258,7 @@ func TestExamine(t *testing.T) {
 	for _, f := range r.Findings {
 		names = append(names, f.Check)
 	}
-	want := "settings clock certificate endpoint endpoint yggd yggd podman systemd lingering cgroups subids selinux disk disk inotify nftables"
+	want := "settings clock certificate endpoint endpoint service service podman systemd lingering cgroups subids selinux disk disk inotify nftables"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("checks: %s\nwant:   %s", got, want)
 	}

@@ -133,7 +133,7 @@ func (d *doctor) tlsConfig(subject, host string, e Endpoint) (*tls.Config, Findi
 	for _, path := range d.Credential.CAFiles {
 		text, err := d.text(path)
 		if err != nil {
-			return nil, fail(subject, "read CA: "+err.Error(), "restore the file, or correct ca-root in yggdrasil's configuration"), false
+			return nil, fail(subject, "read CA: "+err.Error(), "restore the file, or correct its name: ca-root of yggdrasil, or server.ca-files of the agent"), false
 		}
 		pool.AppendCertsFromPEM([]byte(text))
 	}

@@ -22,7 +22,7 @@ func FuzzFiles(f *testing.F) {
 				files[name] = &fstest.MapFile{Data: []byte(text)}
 			}
 		}
-		for _, check := range []string{"certificate", "yggd", "cgroups", "subids", "selinux", "inotify"} {
+		for _, check := range []string{"certificate", "service", "cgroups", "subids", "selinux", "inotify"} {
 			for _, found := range only(t, check, func(h *Host, s *Subject, _ fstest.MapFS) {
 				h.Files, s.Credential = files, Credential{CertFile: "/cert.pem", KeyFile: "/cert.pem", CAFiles: []string{"/cert.pem"}}
 			}) {

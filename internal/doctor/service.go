@@ -131,26 +131,30 @@ func (d *doctor) lingering(context.Context) Finding {
 	return fail("", d.User+" does not linger: its workloads would start with a login only, and end with it", "`loginctl enable-linger "+d.User+"`")
 }
 
-// yggd looks at who starts the agent, and carries its messages.
-func (d *doctor) yggd(ctx context.Context) []Finding {
-	return []Finding{d.yggdUnit(ctx), d.worker()}
+// service looks at what the agent runs in.
+func (d *doctor) service(ctx context.Context) []Finding {
+	found := []Finding{d.serviceUnit(ctx)}
+	if d.WorkerFile != "" {
+		found = append(found, d.worker())
+	}
+	return found
 }
 
-func (d *doctor) yggdUnit(ctx context.Context) Finding {
-	const unit = "yggd.service"
+func (d *doctor) serviceUnit(ctx context.Context) Finding {
+	unit, name := d.Service, strings.TrimSuffix(d.Service, ".service")
 	state, err := d.unit(ctx, unit, "LoadState", "ActiveState", "SubState", "NRestarts", "UnitFileState")
 	switch {
 	case err != nil:
-		return fail(unit, "not known: "+err.Error(), "`systemctl status yggd` should work")
+		return fail(unit, "not known: "+err.Error(), "`systemctl status "+name+"` should work")
 	case state["LoadState"] == "not-found":
-		return fail(unit, "there is no such unit", "install yggdrasil")
+		return fail(unit, "there is no such unit", "install "+map[bool]string{true: "yggdrasil", false: "the package anew"}[d.WorkerFile != ""])
 	case state["ActiveState"] != "active":
-		return fail(unit, fmt.Sprintf("%s (%s)", state["ActiveState"], state["SubState"]), "`systemctl enable --now yggd`; `journalctl -u yggd` says why it does not run")
+		return fail(unit, fmt.Sprintf("%s (%s)", state["ActiveState"], state["SubState"]), "`systemctl enable --now "+name+"`; `journalctl -u "+name+"` says why it does not run")
 	case state["UnitFileState"] == "disabled":
-		return warn(unit, "active, but not enabled: it does not start at boot", "`systemctl enable yggd`")
+		return warn(unit, "active, but not enabled: it does not start at boot", "`systemctl enable "+name+"`")
 	}
 	if n, err := strconv.Atoi(state["NRestarts"]); err == nil && n > 0 {
-		return warn(unit, fmt.Sprintf("active, restarted %d times since it was started", n), "`journalctl -u yggd` says why")
+		return warn(unit, fmt.Sprintf("active, restarted %d times since it was started", n), "`journalctl -u "+name+"` says why")
 	}
 	return ok(unit, "active")
 }

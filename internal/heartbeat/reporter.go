@@ -11,6 +11,7 @@ import (
 
 	"github.com/project-flotta/flotta-agent/internal/desired"
 	"github.com/project-flotta/flotta-agent/internal/diskq"
+	"github.com/project-flotta/flotta-agent/internal/pulse"
 	"github.com/project-flotta/flotta-agent/internal/transport"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -87,8 +88,9 @@ type Status struct {
 // Reporter sends heartbeats. Event and Wake may be called from any goroutine,
 // also before Run; Run only once.
 type Reporter struct {
-	cfg  Config
-	wake chan struct{}
+	cfg   Config
+	wake  chan struct{}
+	pulse pulse.Pulse
 
 	mu        sync.Mutex
 	status    Status
@@ -128,7 +130,7 @@ func New(cfg Config) (*Reporter, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Reporter{cfg: cfg, wake: make(chan struct{}, 1), limit: maxEvents}, nil
+	return &Reporter{cfg: cfg, wake: make(chan struct{}, 1), pulse: pulse.New(), limit: maxEvents}, nil
 }
 
 // Wake says that something worth a report changed. The beat follows within a few
@@ -174,22 +176,15 @@ func (r *Reporter) Status() Status {
 // Run reports until ctx ends, and then returns nil. Failures to send never end
 // it.
 func (r *Reporter) Run(ctx context.Context) error {
-	if r.cfg.Ready != nil {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.cfg.Ready:
-		}
+	if r.cfg.Ready != nil && !r.await(ctx, r.cfg.Ready) {
+		return nil
 	}
 	var p pace
 	for ctx.Err() == nil {
 		// Taken before the beat reads, so that what comes meanwhile is news.
 		snap, events := r.cfg.Desired.Current(), r.cfg.Events.Wait()
 		if !snap.State().Managed() { // there is nobody to tell
-			select {
-			case <-snap.Superseded():
-			case <-ctx.Done():
-			}
+			r.await(ctx, snap.Superseded())
 			continue
 		}
 		result := r.beat(ctx, snap)
@@ -208,6 +203,24 @@ func (r *Reporter) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// await waits for done, and reports whether it came before ctx ended.
+func (r *Reporter) await(ctx context.Context, done <-chan struct{}) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-done:
+			return true
+		case <-r.pulse.Beat():
+		}
+	}
+}
+
+// Alive returns nil as soon as the loop that Run runs waits for what to report, and
+// an error when that does not happen before ctx ends. A report takes a minute at
+// most, whatever the network is like.
+func (r *Reporter) Alive(ctx context.Context) error { return r.pulse.Feel(ctx) }
 
 // wait returns when the next beat is due.
 func (r *Reporter) wait(ctx context.Context, p *pace, snap *desired.Snapshot, events <-chan struct{}) {
@@ -228,6 +241,7 @@ func (r *Reporter) wait(ctx context.Context, p *pace, snap *desired.Snapshot, ev
 				p.news(time.Now())
 			}
 			snap = next
+		case <-r.pulse.Beat():
 		case <-r.wake:
 			p.news(time.Now())
 		case <-events:

@@ -90,6 +90,7 @@ func (l *loop) run(ctx context.Context) {
 			l.looked(ctx, seen)
 		case res := <-l.results:
 			l.finished(res)
+		case <-l.r.pulse.Beat():
 		case <-timer.C:
 		}
 		timer.Stop()

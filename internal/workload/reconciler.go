@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/desired"
+	"github.com/project-flotta/flotta-agent/internal/pulse"
 	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -109,6 +110,7 @@ type Reconciler struct {
 	pulls      limit
 	starts     limit
 	wake       chan struct{}
+	pulse      pulse.Pulse
 }
 
 // New returns a Reconciler; it touches nothing.
@@ -128,6 +130,7 @@ func New(cfg Config) (*Reconciler, error) {
 		pulls:      make(limit, cfg.MaxPulls),
 		starts:     make(limit, cfg.MaxStarts),
 		wake:       make(chan struct{}, 1),
+		pulse:      pulse.New(),
 	}, nil
 }
 
@@ -137,6 +140,10 @@ func (r *Reconciler) Status() Status { return r.board.status() }
 // Changed returns a channel that is closed as soon as Status returns something
 // else than it does now. Take it before Status, and no change is missed.
 func (r *Reconciler) Changed() <-chan struct{} { return r.board.wait() }
+
+// Alive returns nil as soon as the loop that Run runs is where it decides what to do
+// next, and an error when that does not happen before ctx ends.
+func (r *Reconciler) Alive(ctx context.Context) error { return r.pulse.Feel(ctx) }
 
 // VolumeDir returns the folder on the host that is /export in the containers
 // of the workload, whose name must be one that is in the status or the desired

@@ -39,6 +39,7 @@ var laws = []law{
 	{of: "internal/podman", allow: none, why: "it speaks libpod and does not know what a workload is"},
 	{of: "internal/systemd", allow: none, why: "it speaks to systemd and does not know what runs in the units"},
 	{of: "internal/diskq", allow: none, why: "a queue does not know what it stores"},
+	{of: "internal/pulse", allow: none, why: "it knows no loop"},
 	{of: "internal/environ", allow: none, why: "it knows no program and no setting"},
 	{of: "internal/durable", allow: none, why: "everything that must survive a power cut stands on it"},
 	{of: "internal/pki", allow: none, why: "server and device share it"},
@@ -61,7 +62,7 @@ var laws = []law{
 	}, why: "a transport does not know what is in the messages it carries"},
 	{of: "internal/workload", except: "internal/workload/adapter", allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler, nor Podman's or systemd's API"},
 	{of: "internal/workload/adapter", allow: []string{
-		"internal/desired", "internal/durable", "internal/host/mounts", "internal/host/socket", "internal/podman", "internal/secret", "internal/systemd", "internal/workload", "pkg/protocol",
+		"internal/desired", "internal/durable", "internal/host/mounts", "internal/host/socket", "internal/podman", "internal/pulse", "internal/secret", "internal/systemd", "internal/workload", "pkg/protocol",
 	}, why: "it fits Podman and systemd to what the reconciler asks for, and is the only one there that knows them"},
 	{of: "internal/datasync", allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/containers", allow: []string{"internal/podman"}, why: "it lists containers and does not know what is read from them"},
@@ -115,7 +116,7 @@ var laws = []law{
 }
 
 var reconcilerMay = []string{
-	"internal/desired", "internal/diskq", "internal/durable", "internal/secret", "pkg/protocol",
+	"internal/desired", "internal/diskq", "internal/durable", "internal/pulse", "internal/secret", "pkg/protocol",
 }
 
 // readerMay is for those who also read from the containers of workloads.

@@ -38,7 +38,7 @@ func TestDoctor(t *testing.T) {
 		}
 		found := false
 		for _, f := range r.examine().Findings {
-			found = found || f.Check == "yggd" && f.Level == doctor.Fail && strings.Contains(f.Advice, "systemctl")
+			found = found || f.Check == "service" && f.Level == doctor.Fail && strings.Contains(f.Advice, "systemctl")
 			if f.Check == "endpoint" && f.Level == doctor.Fail {
 				r.Errorf("%+v", f)
 			}
