@@ -56,11 +56,11 @@ func (r *rig) crashed(point string) {
 	})
 }
 
-// restartYggd brings the agent back at once. yggd itself waits longer each time
-// before it starts a worker that died young.
-func (r *rig) restartYggd() {
+// restartService brings the agent back at once. yggd waits longer each time before
+// it starts a worker that died young.
+func (r *rig) restartService() {
 	r.Helper()
-	_, err := r.edge.Run(r.ctx, "systemctl", "restart", "yggd.service")
+	_, err := r.edge.Run(r.ctx, "systemctl", "restart", r.edge.Service())
 	must(r.T, err)
 }
 

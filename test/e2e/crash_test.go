@@ -243,7 +243,7 @@ func (r *rig) killed(op operation, at []string, i int, tried points) {
 	r.crashAt(point)
 	op.begin(r, round)
 	r.crashed(point)
-	r.restartYggd()
+	r.restartService()
 	r.until(op.name+", killed at "+point+", is done", func() error { return op.done(r, round) })
 	check(op.name + ", killed at " + point)
 	if !op.ends {

@@ -30,7 +30,7 @@ func TestDoctor(t *testing.T) {
 	r.sub("its bundle has no secret", func(r *rig) { r.bundle(canary, `"phase": "Running"`) })
 	r.sub("the agent does not run", func(r *rig) {
 		must(r.T, r.edge.Kill(r.ctx, "KILL", "^/usr/bin/flotta-agent")) // or yggd would wait for it
-		if result, err := r.edge.Run(r.ctx, "systemctl", "stop", "yggd"); err != nil {
+		if result, err := r.edge.Run(r.ctx, "systemctl", "stop", r.edge.Service()); err != nil {
 			r.Fatalf("%v: %+v", err, result)
 		}
 		if result := r.status(); result.Code != 2 || !strings.Contains(result.Stderr, "does not run") {
@@ -44,7 +44,7 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 		if !found {
-			r.Error("the doctor does not miss yggd")
+			r.Error("the doctor does not miss the service")
 		}
 		r.bundle(canary, "the agent does not run")
 	})
@@ -77,7 +77,7 @@ func (r *rig) bundle(canary string, want ...string) {
 	if strings.Contains(result.Stdout, canary) || strings.Contains(result.Stdout, "BEGIN PRIVATE KEY-----\n") {
 		r.Error("a secret is in the bundle")
 	}
-	for _, text := range append(want, "DB_PASSWORD", r.edge.ID(), "flotta-test:v1", "yggd.service") {
+	for _, text := range append(want, "DB_PASSWORD", r.edge.ID(), "flotta-test:v1", r.edge.Service()) {
 		if !strings.Contains(result.Stdout, text) {
 			r.Errorf("%q is not in the bundle", text)
 		}

@@ -73,9 +73,9 @@ func TestServersAndYggdRestart(t *testing.T) {
 	id := r.running("steady", "app")
 
 	r.site.API.Kill()
-	_, err := r.edge.Run(r.ctx, "systemctl", "restart", "yggd.service")
+	_, err := r.edge.Run(r.ctx, "systemctl", "restart", r.edge.Service())
 	must(t, err)
-	must(t, r.edge.Kill(r.ctx, "KILL", "^/usr/sbin/yggd"))
+	must(t, r.edge.Kill(r.ctx, "KILL", r.edge.Carrier()))
 	hold(t, 5*time.Second, func() error {
 		now, err := r.edge.Container(r.ctx, "steady", "app")
 		if err == nil && now != id {

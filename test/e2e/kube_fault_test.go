@@ -93,15 +93,15 @@ func kubeOperatorKilled(r *rig) {
 
 func kubeServerDown(r *rig) {
 	id := r.running("steady", "app")
-	restarts, err := r.edge.Run(r.ctx, "systemctl", "show", "-p", "NRestarts", "yggd.service")
+	restarts, err := r.edge.Run(r.ctx, "systemctl", "show", "-p", "NRestarts", r.edge.Service())
 	must(r.T, err)
 	shared.cluster.Kube.KillServer()
 	r.undisturbed(time.Minute, id)
 	must(r.T, shared.cluster.Kube.StartServer())
-	after, err := r.edge.Run(r.ctx, "systemctl", "show", "-p", "NRestarts", "yggd.service")
+	after, err := r.edge.Run(r.ctx, "systemctl", "show", "-p", "NRestarts", r.edge.Service())
 	must(r.T, err)
 	if after.Stdout != restarts.Stdout {
-		r.Errorf("yggd was restarted: %s, before it was %s", after.Stdout, restarts.Stdout)
+		r.Errorf("the service was restarted: %s, before it was %s", after.Stdout, restarts.Stdout)
 	}
 	r.save("w.yaml", r.pod("steady", "18080", "four"))
 	r.answers("18080", "/env?name=ROUND", "four")

@@ -43,8 +43,8 @@ data: {Address: "%s:%d", Protocol: tcp}
 		}
 		return nil
 	})
-	r.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", "yggd.service") // and the agent with it
-	r.restartYggd()
+	r.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", r.edge.Service()) // and the agent with it
+	r.restartService()
 	syslog.path.Mend()
 	// At 20 lines a second this one is of the time after the agent came back.
 	after := 20 * int(time.Since(began)/time.Second+10)
@@ -53,8 +53,8 @@ data: {Address: "%s:%d", Protocol: tcp}
 	// Again and again, at any moment of its life.
 	for range 30 {
 		time.Sleep(rand.N(1500 * time.Millisecond))
-		r.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", "yggd.service")
-		r.restartYggd()
+		r.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", r.edge.Service())
+		r.restartService()
 	}
 	last := 20 * int(time.Since(began)/time.Second)
 	r.until("the lines of all its lives arrive", func() error { return syslog.has(last) })

@@ -58,8 +58,8 @@ spec:
 		return nil
 	}
 	r.until("some is measured in the outage", func() error { return lasts(8 * time.Second) })
-	r.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", "yggd.service") // and the agent with it
-	r.restartYggd()
+	r.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", r.edge.Service()) // and the agent with it
+	r.restartService()
 	r.until("the agent is back", func() error { return lasts(20 * time.Second) })
 	p.path.Mend()
 	mended := time.Now()

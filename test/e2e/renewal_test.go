@@ -23,7 +23,7 @@ import (
 // would have issued it at that time, and returns it. yggd reads it at its start.
 func (r *rig) certify(issued time.Time, life time.Duration) *x509.Certificate {
 	r.Helper()
-	_, err := r.edge.Run(r.ctx, "systemctl", "stop", "yggd.service")
+	_, err := r.edge.Run(r.ctx, "systemctl", "stop", r.edge.Service())
 	must(r.T, err)
 	raw, err := r.edge.ReadFile(credentialFile)
 	must(r.T, err)
@@ -44,7 +44,7 @@ func (r *rig) certify(issued time.Time, life time.Duration) *x509.Certificate {
 	certPEM, err := authority.IssueDevice(request, pki.DeviceProfile{ID: r.edge.ID(), Namespace: r.site.Namespace, Lifetime: life}, issued)
 	must(r.T, err)
 	must(r.T, r.edge.WriteFile(credentialFile, append(certPEM, keyText...), 0o600))
-	_, err = r.edge.Run(r.ctx, "systemctl", "start", "yggd.service")
+	_, err = r.edge.Run(r.ctx, "systemctl", "start", r.edge.Service())
 	must(r.T, err)
 	leaf, err := pki.ParseCertificate(certPEM)
 	must(r.T, err)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"os"
@@ -57,9 +58,31 @@ func newSite(t *testing.T, auto bool) *site.Site {
 	return s
 }
 
+// transportOf returns what carries the messages of a test's devices: what
+// FLOTTA_TEST_TRANSPORT says, or else the one half of the tests has this and the
+// other that one. All hold for both.
+func transportOf(t *testing.T) site.Transport {
+	t.Helper()
+	switch forced := site.Transport(os.Getenv("FLOTTA_TEST_TRANSPORT")); forced {
+	case site.Yggd, site.Direct:
+		return forced
+	case "":
+	default:
+		t.Fatalf("FLOTTA_TEST_TRANSPORT=%s: want %s or %s", forced, site.Yggd, site.Direct)
+	}
+	name, _, _ := strings.Cut(t.Name(), "/")
+	if crc32.ChecksumIEEE([]byte(name))%2 == 0 {
+		return site.Yggd
+	}
+	return site.Direct
+}
+
 // newEdge boots a device with the test images, without waiting for anything.
 func newEdge(t *testing.T, s *site.Site, cfg site.EdgeConfig) *site.Edge {
 	t.Helper()
+	if cfg.Transport == "" {
+		cfg.Transport = transportOf(t)
+	}
 	e, err := s.NewEdge(t.Context(), cfg)
 	must(t, err)
 	t.Cleanup(func() {

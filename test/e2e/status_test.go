@@ -142,12 +142,12 @@ func statusAfterKill(r *rig) {
 		}
 		return err
 	})
-	_, err := r.edge.Run(r.ctx, "systemctl", "stop", "yggd.service")
+	_, err := r.edge.Run(r.ctx, "systemctl", "stop", r.edge.Service())
 	must(r.T, err)
 	if result := r.status(); result.Code != 2 || !strings.Contains(result.Stderr, "journalctl -u yggd") {
 		r.Errorf("nobody answers, and it says %+v", result)
 	}
-	_, err = r.edge.Run(r.ctx, "systemctl", "start", "yggd.service")
+	_, err = r.edge.Run(r.ctx, "systemctl", "start", r.edge.Service())
 	must(r.T, err)
 	r.healthy(true)
 }

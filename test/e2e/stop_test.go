@@ -26,7 +26,7 @@ func TestStopSendsWhatWasWrittenLast(t *testing.T) {
 		key := fmt.Sprintf("from-device/last%d", i)
 		r.write(fmt.Sprintf("out/last%d", i), "2")
 		start := time.Now()
-		_, err := r.edge.Run(r.ctx, "systemctl", stop, "yggd.service")
+		_, err := r.edge.Run(r.ctx, "systemctl", stop, r.edge.Service())
 		must(t, err)
 		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("%s took %v", stop, took)
@@ -35,7 +35,7 @@ func TestStopSendsWhatWasWrittenLast(t *testing.T) {
 			if _, err := r.head(key); err != nil {
 				t.Errorf("after the stop: %v", err)
 			}
-			_, err = r.edge.Run(r.ctx, "systemctl", "start", "yggd.service")
+			_, err = r.edge.Run(r.ctx, "systemctl", "start", r.edge.Service())
 			must(t, err)
 			r.write("out/between", "3")
 			r.stored("from-device/between") // the last cycle works

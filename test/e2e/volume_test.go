@@ -180,7 +180,7 @@ func TestRetirementSurvivesAKillAtEveryStep(t *testing.T) {
 			return nil
 		})
 		// yggd waits longer each time before it starts a worker again that died.
-		_, err := r.edge.Run(r.ctx, "systemctl", "restart", "yggd")
+		_, err := r.edge.Run(r.ctx, "systemctl", "restart", r.edge.Service())
 		must(t, err)
 		r.volumeGoes("writer")
 		r.object("writer/"+step, "words")

@@ -85,7 +85,7 @@ func crampedState(r *rig, update operation, point string) {
 	update.begin(r, after)
 	r.crashed(point)
 	must(r.T, r.edge.FillDisk(r.ctx, stateDisk))
-	r.restartYggd()
+	r.restartService()
 	// It cannot record what it does, and must not stop what runs for it.
 	r.until("the agent is back", func() error {
 		_, err := r.edge.Run(r.ctx, "pgrep", "-x", "flotta-agent")
@@ -117,7 +117,7 @@ func crampedRollback(r *rig, point string) {
 	op.begin(r, "cramped-"+point)
 	r.crashed(point)
 	must(r.T, r.edge.FillDisk(r.ctx, stateDisk))
-	r.restartYggd()
+	r.restartService()
 	r.until("the version before serves on a full disk", func() error { return r.serves("careful", "18081", "good") })
 	must(r.T, r.edge.FreeDisk(r.ctx, stateDisk))
 	r.until("it is reported", func() error { return op.done(r, "cramped-"+point) })
@@ -132,7 +132,7 @@ func crampedRemoval(r *rig, point string) {
 	r.remove("fresh.yaml")
 	r.crashed(point)
 	must(r.T, r.edge.FillDisk(r.ctx, stateDisk))
-	r.restartYggd()
+	r.restartService()
 	r.until("nothing of it is left on a full disk", func() error { return r.nothingLeft("fresh") })
 	must(r.T, r.edge.FreeDisk(r.ctx, stateDisk))
 	r.until("it is forgotten", func() error { return r.forgotten("fresh") })

@@ -89,7 +89,7 @@ func (w *watcher) String() string {
 // pauses returns how long the agent said that it would wait after each failure of
 // a workload, those of one manifest only: since the last first one.
 func (r *rig) pauses(workload string) ([]time.Duration, error) {
-	out, err := r.edge.Run(r.ctx, "journalctl", "--no-pager", "--quiet", "--output=json", "--output-fields=MESSAGE", "--unit=yggd.service")
+	out, err := r.edge.Run(r.ctx, "journalctl", "--no-pager", "--quiet", "--output=json", "--output-fields=MESSAGE", "--unit="+r.edge.Service())
 	if err != nil {
 		return nil, err
 	}

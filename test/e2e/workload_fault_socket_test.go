@@ -83,11 +83,11 @@ func managerRestarts(r *rig) {
 }
 
 func agentFirst(r *rig) {
-	_, err := r.edge.Run(r.ctx, "systemctl", "stop", "yggd.service")
+	_, err := r.edge.Run(r.ctx, "systemctl", "stop", r.edge.Service())
 	must(r.T, err)
 	r.manager("stop")
 	r.save("steady.yaml", r.pod("steady", "18080", "four"))
-	_, err = r.edge.Run(r.ctx, "systemctl", "start", "yggd.service")
+	_, err = r.edge.Run(r.ctx, "systemctl", "start", r.edge.Service())
 	must(r.T, err)
 	r.until("it is reported that nothing can be seen", func() error { return r.complains("steady", "RuntimeUnavailable") })
 	_, err = r.edge.Run(r.ctx, "pgrep", "-u", device.User, "podman")

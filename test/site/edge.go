@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +25,18 @@ const (
 	caFile   = "/etc/pki/flotta/ca.pem"
 )
 
+// Transport is what carries the messages of a device.
+type Transport string
+
+// The transports.
+const (
+	Yggd   Transport = "yggd"   // the agent is a worker of yggd
+	Direct Transport = "direct" // the agent is a service of its own
+)
+
 // EdgeConfig describes a device of the site.
 type EdgeConfig struct {
+	Transport Transport // Yggd when empty
 	// Settings is the text of /etc/flotta/agent.toml; DefaultSettings when empty.
 	Settings string
 	// Agent is the agent's program; that of the build when empty.
@@ -48,15 +59,36 @@ interval = "2s"
 retry = "1s"
 `
 
-// Edge is a device that runs yggd and the agent.
+// Edge is a device that runs the agent.
 type Edge struct {
 	*device.Device
-	site *Site
+	Transport Transport
+	site      *Site
+}
+
+// Service is the unit that the agent runs in.
+func (e *Edge) Service() string {
+	if e.Transport == Direct {
+		return "flotta-agent.service"
+	}
+	return "yggd.service"
+}
+
+// Carrier is a regular expression for the command line of what speaks to the
+// Edge API.
+func (e *Edge) Carrier() string {
+	if e.Transport == Direct {
+		return "^/usr/bin/flotta-agent"
+	}
+	return "^/usr/sbin/yggd"
 }
 
 // NewEdge boots a device that asks this site to manage it.
 func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 	id := device.NewID()
+	if cfg.Transport == "" {
+		cfg.Transport = Yggd
+	}
 	files, err := s.files(id, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make device: %w", err)
@@ -68,10 +100,54 @@ func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 		return nil, err
 	}
 	s.onClose(d.Close)
-	return &Edge{Device: d, site: s}, nil
+	return &Edge{Device: d, Transport: cfg.Transport, site: s}, nil
 }
 
 func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) {
+	cert, key, err := s.registerPair()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Agent == "" {
+		cfg.Agent = filepath.Join(s.bin, "flotta-agent")
+	}
+	if cfg.Settings == "" {
+		cfg.Settings = DefaultSettings
+	}
+	files := map[string]device.File{
+		"/usr/bin/flotta-agent":    {Source: cfg.Agent, Mode: 0o755},
+		"/etc/yggdrasil/tags.toml": {Content: fmt.Appendf(nil, "namespace = %q\n", s.Namespace)},
+		"/etc/flotta/agent.toml":   {Content: []byte(cfg.Settings)},
+		certFile:                   {Content: cert, Mode: 0o600},
+		keyFile:                    {Content: key, Mode: 0o600},
+		caFile:                     {Source: s.Bootstrap("ca.pem")},
+	}
+	if cfg.Transport == Direct {
+		maps.Copy(files, s.directFiles(id, cfg))
+		return files, nil
+	}
+	yggd, err := s.yggdFiles(id, cfg)
+	maps.Copy(files, yggd)
+	return files, err
+}
+
+// directFiles are for an agent that is a service of its own.
+func (s *Site) directFiles(id string, cfg EdgeConfig) map[string]device.File {
+	const unit = "/etc/systemd/system/"
+	server := fmt.Sprintf("[server]\naddress = %q\ncert-file = %q\nkey-file = %q\nca-files = [%q]\ndevice-id = %q\n", s.server(), certFile, keyFile, caFile, id)
+	env := "[Service]\nRestartSec=1\n"
+	for _, e := range cfg.WorkerEnv {
+		env += "Environment=" + strconv.Quote(e) + "\n"
+	}
+	return map[string]device.File{
+		"/etc/flotta/agent.toml.d/50-server.toml":             {Content: []byte(server)},
+		unit + "flotta-agent.service.d/test.conf":             {Content: []byte(env)},
+		unit + "multi-user.target.wants/flotta-agent.service": {Link: "/usr/lib/systemd/system/flotta-agent.service"},
+	}
+}
+
+// yggdFiles are for an agent that is a worker of yggd.
+func (s *Site) yggdFiles(id string, cfg EdgeConfig) (map[string]device.File, error) {
 	yggd, err := testenv.FindTool("yggd")
 	if err != nil {
 		return nil, err
@@ -84,30 +160,17 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 	if err != nil {
 		return nil, err
 	}
-	cert, key, err := s.registerPair()
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Agent == "" {
-		cfg.Agent = filepath.Join(s.bin, "flotta-agent")
-	}
-	if cfg.Settings == "" {
-		cfg.Settings = DefaultSettings
-	}
 	return map[string]device.File{
-		"/usr/bin/flotta-agent":              {Source: cfg.Agent, Mode: 0o755},
-		"/usr/sbin/yggd":                     {Source: yggd, Mode: 0o755},
-		"/etc/yggdrasil/config.toml":         {Content: []byte(s.yggdConfig(id))},
-		"/etc/yggdrasil/tags.toml":           {Content: fmt.Appendf(nil, "namespace = %q\n", s.Namespace)},
-		"/etc/yggdrasil/workers/device.toml": {Content: []byte(withEnv(string(worker), cfg.WorkerEnv))},
-		"/etc/flotta/agent.toml":             {Content: []byte(cfg.Settings)},
-		certFile:                             {Content: cert, Mode: 0o600},
-		keyFile:                              {Content: key, Mode: 0o600},
-		caFile:                               {Source: s.Bootstrap("ca.pem")},
-		"/etc/systemd/system/yggd.service":   device.YggdUnit(),
+		"/usr/sbin/yggd":                                           {Source: yggd, Mode: 0o755},
+		"/etc/yggdrasil/config.toml":                               {Content: []byte(s.yggdConfig(id))},
+		"/etc/yggdrasil/workers/device.toml":                       {Content: []byte(withEnv(string(worker), cfg.WorkerEnv))},
+		"/etc/systemd/system/yggd.service":                         device.YggdUnit(),
 		"/etc/systemd/system/multi-user.target.wants/yggd.service": {Link: "../yggd.service"},
 	}, nil
 }
+
+// server is where the Edge API is for a device.
+func (s *Site) server() string { return EdgeName + ":" + strconv.Itoa(s.APIPath.Port()) }
 
 func (s *Site) yggdConfig(id string) string {
 	return fmt.Sprintf(`protocol = "http"
@@ -118,7 +181,7 @@ cert-file = %q
 key-file = %q
 ca-root = [%q]
 log-level = "debug"
-`, EdgeName+":"+strconv.Itoa(s.APIPath.Port()), id, certFile, keyFile, caFile)
+`, s.server(), id, certFile, keyFile, caFile)
 }
 
 func withEnv(worker string, env []string) string {
