@@ -37,8 +37,8 @@ type loop struct {
 }
 
 // run says that the service is ready, and then, as often as systemd wants it, that it
-// lives, as long as all loops do. None of them waits for the network longer than the
-// patience here: a device that is offline lives.
+// lives, as long as all loops do. None of them counts waiting for the network as anything
+// else: a device that is offline lives.
 func (s *service) run(ctx context.Context, loops []loop) error {
 	s.say(daemon.SdNotifyReady)
 	defer s.say(daemon.SdNotifyStopping)

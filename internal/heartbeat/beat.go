@@ -173,7 +173,7 @@ func (r *Reporter) send(ctx context.Context, hb protocol.Heartbeat) (outcome, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	reply, err := r.cfg.Sender.Send(ctx, transport.Message{
+	reply, err := r.post(ctx, transport.Message{
 		ID: uuid.NewString(), Directive: protocol.DirectiveHeartbeat, Content: content,
 	})
 	switch {
@@ -192,6 +192,22 @@ func (r *Reporter) send(ctx context.Context, hb protocol.Heartbeat) (outcome, er
 		r.limit /= 2
 	}
 	return refused, fmt.Errorf("heartbeat answered with status %d", reply.Status)
+}
+
+// post sends m. The loop lives meanwhile: to wait for the network is not to hang.
+func (r *Reporter) post(ctx context.Context, m transport.Message) (reply transport.Reply, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		reply, err = r.cfg.Sender.Send(ctx, m)
+	}()
+	for {
+		select {
+		case <-done:
+			return reply, err
+		case <-r.pulse.Beat():
+		}
+	}
 }
 
 // record keeps the outcome for Status, and logs when it is another one than

@@ -217,9 +217,8 @@ func (r *Reporter) await(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
-// Alive returns nil as soon as the loop that Run runs waits for what to report, and
-// an error when that does not happen before ctx ends. A report takes a minute at
-// most, whatever the network is like.
+// Alive returns nil as soon as the loop that Run runs waits for what to report or for
+// the network, and an error when that does not happen before ctx ends.
 func (r *Reporter) Alive(ctx context.Context) error { return r.pulse.Feel(ctx) }
 
 // wait returns when the next beat is due.
