@@ -20,13 +20,16 @@ func TestWatchdog(t *testing.T) {
 	must(t, r.edge.WriteFile("/etc/systemd/system/flotta-agent.service.d/watchdog.conf", fmt.Appendf(nil, "[Service]\nWatchdogSec=%d\n", watchdog/time.Second), 0o644))
 	r.run("systemctl", "daemon-reload")
 	r.run("systemctl", "restart", r.edge.Service())
-	if state := r.run("systemctl", "show", "--value", "-p", "Type", "-p", "ActiveState", r.edge.Service()); state != "notify\nactive" {
+	show := func(property string) string {
+		return strings.TrimSpace(r.run("systemctl", "show", "--value", "--property="+property, r.edge.Service()))
+	}
+	if state := show("Type") + " " + show("ActiveState"); state != "notify active" {
 		t.Errorf("after a start that has ended it is %q", state)
 	}
 	r.save("w.yaml", r.workload("steady", "args: [sleep]", ""))
 	r.phase("steady", "Running")
 	id := r.running("steady", "app")
-	restarts := func() string { return r.run("systemctl", "show", "--value", "-p", "NRestarts", r.edge.Service()) }
+	restarts := func() string { return show("NRestarts") }
 
 	must(t, r.edge.CutNetwork(r.ctx))
 	hold(t, 4*watchdog, func() error {
