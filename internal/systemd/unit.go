@@ -23,7 +23,9 @@ type Unit struct {
 	Restarts       uint32 // automatic ones since the last start by hand; of a service
 	ExecMainStatus int32  // exit status or signal of the main process; of a service
 	StateChange    time.Time
-	NeedReload     bool // its files are not those that the manager has read
+	NeedReload     bool     // its files are not those that the manager has read
+	Fragment       string   // file that it was read from; empty: there is none
+	NeededBy       []string // units that stop when it is stopped, running or not
 }
 
 // Units lists the loaded units whose names match the shell pattern, in the
@@ -63,11 +65,16 @@ func (c *Client) Unit(ctx context.Context, name string) (Unit, error) {
 		},
 		FileState: text(props, "UnitFileState"),
 		Result:    text(props, "Result"),
+		Fragment:  text(props, "FragmentPath"),
 	}
 	if u.LoadState == "not-found" {
 		return Unit{}, fmt.Errorf("read unit %s: %w", name, ErrNotFound)
 	}
 	u.NeedReload, _ = props["NeedDaemonReload"].(bool)
+	for _, key := range []string{"RequiredBy", "BoundBy"} {
+		units, _ := props[key].([]string)
+		u.NeededBy = append(u.NeededBy, units...)
+	}
 	u.Restarts, _ = props["NRestarts"].(uint32)
 	u.ExecMainStatus, _ = props["ExecMainStatus"].(int32)
 	if micros, ok := props["StateChangeTimestamp"].(uint64); ok && micros > 0 {

@@ -17,6 +17,12 @@ type Mount struct {
 	Type      string // such as ext4
 	Options   string // of the mount, not of the file system
 	Root      string // folder of the file system that is mounted there
+	Number    string // of the device, such as 8:17; of some file systems, btrfs for one, a number of their own
+	FSOptions string // of the file system, whichever way it is mounted
+	// Shared and Master are the groups of mounts that see the same mounts and
+	// unmounts below them: the one that this mount is in, and the one that it
+	// only follows. Empty: none.
+	Shared, Master string
 }
 
 // Table is the kernel's table of mounts. Its methods may be called from any
@@ -100,7 +106,18 @@ func parseLine(line string) (Mount, bool) {
 	}
 	m := Mount{
 		Source: unescape(tail[1]), Directory: unescape(head[4]), Type: unescape(tail[0]),
-		Options: head[5], Root: unescape(head[3]),
+		Options: head[5], Root: unescape(head[3]), Number: head[2],
+	}
+	if len(tail) > 2 {
+		m.FSOptions = tail[2]
+	}
+	for _, field := range head[6:] {
+		switch key, group, _ := strings.Cut(field, ":"); key {
+		case "shared":
+			m.Shared = group
+		case "master":
+			m.Master = group
+		}
 	}
 	return m, strings.HasPrefix(m.Directory, "/")
 }

@@ -36,10 +36,10 @@ func TestMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Mount{
-		{Source: "/dev/sda2", Directory: "/", Type: "ext4", Options: "rw,relatime", Root: "/"},
-		{Source: "/dev/sdb1", Directory: "/var/mnt/my disk", Type: "xfs", Options: "rw,nosuid", Root: "/data"},
-		{Source: "systemd-1", Directory: "/net", Type: "autofs", Options: "rw", Root: "/"},
-		{Directory: `/back\slash`, Type: "tmpfs", Options: "rw", Root: "/"},
+		{Source: "/dev/sda2", Directory: "/", Type: "ext4", Options: "rw,relatime", Root: "/", Number: "8:2", FSOptions: "rw", Shared: "1"},
+		{Source: "/dev/sdb1", Directory: "/var/mnt/my disk", Type: "xfs", Options: "rw,nosuid", Root: "/data", Number: "8:17", FSOptions: "rw,attr2", Shared: "20", Master: "1"},
+		{Source: "systemd-1", Directory: "/net", Type: "autofs", Options: "rw", Root: "/", Number: "0:40", FSOptions: "rw"},
+		{Directory: `/back\slash`, Type: "tmpfs", Options: "rw", Root: "/", Number: "0:41", FSOptions: "rw"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
