@@ -118,17 +118,17 @@ func (c Config) validate() error {
 	case c.Desired == nil, c.Manager == nil, c.Log == nil:
 		return errors.New("Desired, Manager and Log are required")
 	case !filepath.IsAbs(c.UnitDir):
-		return fmt.Errorf("UnitDir %q is not an absolute path", c.UnitDir)
+		return fmt.Errorf("not an absolute path in UnitDir: %q", c.UnitDir)
 	case c.DeviceTimeout < time.Second || c.DeviceTimeout > maxDeviceTimeout:
-		return fmt.Errorf("DeviceTimeout %s is not between 1s and %s", c.DeviceTimeout, maxDeviceTimeout)
+		return fmt.Errorf("not between 1s and %[2]s in DeviceTimeout: %[1]s", c.DeviceTimeout, maxDeviceTimeout)
 	case c.Resync < 0:
-		return fmt.Errorf("Resync %s is negative", c.Resync)
+		return fmt.Errorf("negative Resync %s", c.Resync)
 	case c.Before != "" && !before.MatchString(c.Before):
-		return fmt.Errorf("Before %q is not the name of a service, slice or target", c.Before)
+		return fmt.Errorf("not the name of a service, slice or target in Before: %q", c.Before)
 	}
 	for _, dir := range c.Protected {
 		if !filepath.IsAbs(dir) {
-			return fmt.Errorf("Protected %q is not an absolute path", dir)
+			return fmt.Errorf("not an absolute path in Protected: %q", dir)
 		}
 	}
 	return CheckAllowed(c.Allowed)

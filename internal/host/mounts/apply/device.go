@@ -24,9 +24,9 @@ func notDevices() []string {
 func checkDevice(path string) error {
 	switch {
 	case path == "":
-		return errors.New("it is empty; name a block device such as /dev/disk/by-uuid/...")
+		return errors.New("it is empty; name a block device, such as one below /dev/disk/by-uuid")
 	case !strings.HasPrefix(path, "/dev/"):
-		return errors.New("it is not below /dev; name a block device such as /dev/disk/by-uuid/...")
+		return errors.New("it is not below /dev; name a block device, such as one below /dev/disk/by-uuid")
 	case len(path) > maxPath:
 		return fmt.Errorf("it has more than %d bytes", maxPath)
 	case path != filepath.Clean(path):

@@ -98,16 +98,16 @@ func within(path, dir string) bool {
 type rules struct{ allowed, protected []string }
 
 func newRules(allowed, protected []string) rules {
-	return rules{real(allowed), real(slices.Concat(protectedTrees(), protected))}
+	return rules{withReal(allowed), withReal(protected)}
 }
 
-// real returns the paths and what they are without symbolic links.
-func real(paths []string) []string {
+// withReal returns the paths and what they are without symbolic links.
+func withReal(paths []string) []string {
 	out := make([]string, 0, len(paths))
 	for _, path := range paths {
 		path = filepath.Clean(path)
 		out = append(out, path)
-		if seen, err := filepath.EvalSymlinks(path); err == nil && seen != path {
+		if seen, err := filepath.EvalSymlinks(path); err == nil && !slices.Contains(out, seen) {
 			out = append(out, seen)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,7 +48,7 @@ func newKernel(table *mounts.Table) kernel {
 			return fstab(text)
 		},
 		holders: holdersIn("/proc"),
-		rules:   func(cfg Config) rules { return newRules(cfg.Allowed, cfg.Protected) },
+		rules:   func(cfg Config) rules { return newRules(cfg.Allowed, slices.Concat(protectedTrees(), cfg.Protected)) },
 	}
 }
 

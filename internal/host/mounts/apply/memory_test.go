@@ -39,7 +39,8 @@ type memory struct {
 	said    map[string]string
 	states  map[string]string // of units that are no mounts
 	needed  map[string][]string
-	starts  int
+	starts  int // how often something was started
+	looks   int // how often a mount was looked at closely
 }
 
 func newMemory(t *testing.T) *memory {
@@ -61,20 +62,35 @@ func newMemory(t *testing.T) *memory {
 func (m *memory) disk(name string) string   { return "/dev/disk/by-label/" + name }
 func (m *memory) folder(name string) string { return filepath.Join(m.root, name) }
 
-func (m *memory) plug(name string) { m.plugged[m.disk(name)] = true }
+// lock is to be called and deferred at once: it returns what unlocks.
+func (m *memory) lock() func() {
+	m.mu.Lock()
+	return m.mu.Unlock
+}
+
+func (m *memory) plug(name string) {
+	defer m.lock()()
+	m.plugged[m.disk(name)] = true
+}
 
 // unplug does what systemd does when a device goes: it unmounts.
 func (m *memory) unplug(name string) {
+	defer m.lock()()
 	delete(m.plugged, m.disk(name))
 	m.table = slices.DeleteFunc(m.table, func(e mounts.Mount) bool { return e.Number == m.numbers[m.disk(name)] && !m.held[e.Directory] })
 }
 
 func (m *memory) hold(dir string) func() {
+	defer m.lock()()
 	m.held[dir] = true
-	return func() { delete(m.held, dir) }
+	return func() {
+		defer m.lock()()
+		delete(m.held, dir)
+	}
 }
 
 func (m *memory) byHand(disk, dir string) {
+	defer m.lock()()
 	number := m.numbers[m.disk(disk)]
 	m.add(m.disk(disk), dir, number, m.kinds[number], "rw")
 }
@@ -94,10 +110,12 @@ func (m *memory) byUnit(disk, dir string) {
 }
 
 func (m *memory) fstab(dir string) {
+	defer m.lock()()
 	m.lines = append(m.lines, "/dev/sdz1\t"+strings.ReplaceAll(dir, " ", `\040`)+"\text4 defaults 0 0")
 }
 
 func (m *memory) unmount(dir string) {
+	defer m.lock()()
 	for i, e := range slices.Backward(m.table) {
 		if e.Directory == dir {
 			m.table = slices.Delete(m.table, i, i+1)
@@ -119,7 +137,9 @@ func (m *memory) edit(dir, old, text string) {
 }
 
 func (m *memory) reboot() {
+	m.mu.Lock()
 	m.table, m.held = nil, map[string]bool{}
+	m.mu.Unlock()
 	m.must(m.Reload(m.t.Context()))
 	var names []string
 	for name := range m.enabled {
@@ -142,8 +162,7 @@ func (m *memory) must(err error) {
 func (m *memory) kernel() kernel {
 	return kernel{
 		table: func() ([]mounts.Mount, error) {
-			m.mu.Lock()
-			defer m.mu.Unlock()
+			defer m.lock()()
 			return slices.Clone(m.table), nil
 		},
 		watch: func(ctx context.Context, changed func()) error {
@@ -152,8 +171,7 @@ func (m *memory) kernel() kernel {
 			return nil
 		},
 		device: func(path string) (string, error) {
-			m.mu.Lock()
-			defer m.mu.Unlock()
+			defer m.lock()()
 			switch {
 			case path == "/dev/null" || path == "/dev/zero":
 				return "", errors.New("it is not a block device")
@@ -163,6 +181,7 @@ func (m *memory) kernel() kernel {
 			return "", errAbsent
 		},
 		present: func(number string) bool {
+			defer m.lock()()
 			for path, n := range m.numbers {
 				if n == number && m.plugged[path] {
 					return true
@@ -171,15 +190,20 @@ func (m *memory) kernel() kernel {
 			return false
 		},
 		filesystem: filesystems{known: "testdata/filesystems", modules: "testdata"}.check,
-		fstab:      func() []string { return fstab([]byte(strings.Join(m.lines, "\n"))) },
+		fstab: func() []string {
+			defer m.lock()()
+			m.looks++
+			return fstab([]byte(strings.Join(m.lines, "\n")))
+		},
 		holders: func(e mounts.Mount, table []mounts.Mount) []string {
+			defer m.lock()()
 			out := holdersIn("testdata/none")(e, table)
 			if m.held[e.Directory] {
 				out = append(out, "sleep (process 1)")
 			}
 			return out
 		},
-		rules: func(cfg Config) rules { return rules{allowed: []string{m.root}, protected: []string{"/etc", "/usr"}} },
+		rules: func(Config) rules { return rules{allowed: []string{m.root}, protected: []string{"/etc", "/usr"}} },
 	}
 }
 
@@ -235,6 +259,7 @@ func (m *memory) clear(kill int) (died bool, err error) {
 }
 
 func (m *memory) mounted(dir string) string {
+	defer m.lock()()
 	top, n := at(m.table, dir)
 	if n == 0 {
 		return ""
@@ -248,6 +273,7 @@ func (m *memory) unit(dir string) string {
 }
 
 func (m *memory) remains() string {
+	defer m.lock()()
 	var b strings.Builder
 	for _, e := range m.table {
 		fmt.Fprintf(&b, "%s at %s\n", e.Source, e.Directory)
@@ -266,8 +292,7 @@ func (m *memory) remains() string {
 // From here on, it is systemd.
 
 func (m *memory) Unit(_ context.Context, name string) (systemd.Unit, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	u := systemd.Unit{UnitStatus: systemd.UnitStatus{Name: name, ActiveState: "inactive"}, NeededBy: m.needed[name]}
 	if state, other := m.states[name]; other {
 		u.ActiveState = state
@@ -293,8 +318,7 @@ func (m *memory) Unit(_ context.Context, name string) (systemd.Unit, error) {
 }
 
 func (m *memory) Start(_ context.Context, name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	m.starts++
 	u, ok := parse([]byte(m.loaded[name]))
 	if !ok {
@@ -317,8 +341,7 @@ func (m *memory) Start(_ context.Context, name string) error {
 }
 
 func (m *memory) Stop(_ context.Context, name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	dir := whereOf(name)
 	if m.held[dir] {
 		return &systemd.JobError{Unit: name, Result: "failed"}
@@ -337,19 +360,24 @@ func (m *memory) Enable(ctx context.Context, names ...string) error {
 		if _, err := os.Stat(filepath.Join(m.units, name)); err != nil {
 			return err
 		}
+		m.mu.Lock()
 		m.enabled[name] = true
+		m.mu.Unlock()
 	}
 	return m.Reload(ctx)
 }
 
 func (m *memory) Disable(ctx context.Context, names ...string) error {
 	for _, name := range names {
+		m.mu.Lock()
 		delete(m.enabled, name)
+		m.mu.Unlock()
 	}
 	return m.Reload(ctx)
 }
 
 func (m *memory) Reload(context.Context) error {
+	defer m.lock()()
 	m.loaded = map[string]string{}
 	entries, err := os.ReadDir(m.units)
 	for _, e := range entries {

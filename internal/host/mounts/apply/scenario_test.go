@@ -30,7 +30,7 @@ type world interface {
 	// unmount is what an administrator does.
 	unmount(dir string)
 	// edit replaces a text in the unit of a folder, and systemd reads it.
-	edit(dir, old, new string)
+	edit(dir, old, text string)
 	// reboot is a power cut and a boot, without the agent.
 	reboot()
 	// apply is one round of a new life of the agent, which is killed at the
