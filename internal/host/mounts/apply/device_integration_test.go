@@ -72,7 +72,7 @@ func live(text string) error {
 	source := configured(l.Mounts...)
 	r, err := New(Config{
 		Desired: source, Manager: manager, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Before: "flotta-workloads.target", DeviceTimeout: 5 * time.Second, Resync: l.Resync,
+		Before: "test-workloads.service", DeviceTimeout: 5 * time.Second, Resync: l.Resync,
 	})
 	if err != nil {
 		return err
@@ -149,6 +149,14 @@ RemainAfterExit=yes
 ExecStart=/usr/bin/test-plug
 `
 
+// workloadsUnit stands for the workloads: it keeps what they see when they
+// start.
+const workloadsUnit = `[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'findmnt -rno TARGET >/run/seen-at-boot'
+`
+
 func newBooted(t *testing.T) *booted {
 	self, err := os.Executable()
 	if err != nil {
@@ -162,7 +170,9 @@ func newBooted(t *testing.T) *booted {
 		lifePath:                           {Source: self, Mode: 0o755},
 		"/usr/bin/test-plug":               {Content: []byte(plugScript), Mode: 0o755},
 		"/etc/systemd/system/plug.service": {Content: []byte(plugUnit)},
-		"/etc/systemd/system/sysinit.target.wants/plug.service": {Link: "../plug.service"},
+		"/etc/systemd/system/sysinit.target.wants/plug.service":              {Link: "../plug.service"},
+		"/etc/systemd/system/test-workloads.service":                         {Content: []byte(workloadsUnit)},
+		"/etc/systemd/system/multi-user.target.wants/test-workloads.service": {Link: "../test-workloads.service"},
 		"/etc/test-disks": {Content: []byte(b.list())},
 	}})
 	return b

@@ -139,7 +139,7 @@ func (r *Reconciler) settle(ctx context.Context, t target, v view) error {
 		}
 		r.reached("enabled")
 	}
-	if !readOnly(t.options) && (readOnly(v.top.Options) || readOnly(v.top.FSOptions)) {
+	if !readOnly(t.options) && !slices.Contains(neverWritten(), t.kind) && (readOnly(v.top.Options) || readOnly(v.top.FSOptions)) {
 		return conditionf(ReasonReadOnly, "nothing can be written to it: the device is write-protected, or its file system has errors; look at the kernel's log, check it with fsck while it is not mounted, and restart the device")
 	}
 	return nil

@@ -75,6 +75,9 @@ func knows(text []byte, kind string) (onDevice, known bool) {
 	return false, false
 }
 
+// neverWritten are the file systems that are read-only by their nature.
+func neverWritten() []string { return []string{"cramfs", "erofs", "iso9660", "romfs", "squashfs"} }
+
 // module reports whether there is a module of that file system: its alias is
 // what the kernel asks for when it is to mount one.
 func (f filesystems) module(kind string) bool {

@@ -34,8 +34,9 @@ type target struct {
 func (r *Reconciler) plan(list []protocol.Mount, table []mounts.Mount) []target {
 	rest := max(0, len(list)-maxMounts)
 	var out []target
+	rules := r.kernel.rules(r.cfg)
 	for i, m := range list[:len(list)-rest] {
-		t := r.check(m, table)
+		t := r.check(m, table, rules)
 		for _, other := range out {
 			if t.refused == nil && (t.where == other.where || other.refused == nil && t.device == other.device) {
 				t.refused = fmt.Errorf("%s is in the configuration before, at %s; each device and each folder can be there once",
@@ -56,7 +57,7 @@ func (r *Reconciler) plan(list []protocol.Mount, table []mounts.Mount) []target 
 }
 
 // check says what one configured mount comes to.
-func (r *Reconciler) check(m protocol.Mount, table []mounts.Mount) target {
+func (r *Reconciler) check(m protocol.Mount, table []mounts.Mount, rules rules) target {
 	t := target{shown: Mount{
 		Device: printable(m.Device), Directory: printable(m.Directory), Type: printable(m.Type), Options: printable(m.Options),
 	}}
@@ -73,7 +74,7 @@ func (r *Reconciler) check(m protocol.Mount, table []mounts.Mount) target {
 		return t
 	}
 	mounted := func(dir string) bool { _, n := at(table, dir); return n > 0 }
-	seen, err := r.kernel.rules(r.cfg).resolve(dir, mounted)
+	seen, err := rules.resolve(dir, mounted)
 	if err == nil {
 		err = checkUnitName(seen)
 	}

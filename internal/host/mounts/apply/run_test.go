@@ -215,6 +215,14 @@ func TestReadOnlyIsSaid(t *testing.T) {
 	m.table[0].Options = "ro,nosuid,nodev"
 	m.edit(a, "Options=", "Options=ro,")
 	c.good(c.ext4(a, "ro"))
+	// Nobody wonders about a file system that is never written to.
+	number := m.numbers[m.disk("other")]
+	m.kinds[number] = "squashfs"
+	b := c.folder("b")
+	image := protocol.Mount{Device: m.disk("other"), Directory: b, Type: "squashfs"}
+	c.good(c.ext4(a, "ro"), image)
+	m.table[1].FSOptions = "ro"
+	c.good(c.ext4(a, "ro"), image)
 }
 
 // TestHeldDeviceVanishes: what somebody holds stays, although its device is

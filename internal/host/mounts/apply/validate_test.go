@@ -286,12 +286,12 @@ func FuzzMount(f *testing.F) {
 	for _, m := range hostileMounts("/dev/sda1", "/mnt/a") {
 		f.Add(m.Device, m.Directory, m.Type, m.Options)
 	}
+	where := newRules(DefaultAllowed(), protectedTrees())
 	f.Fuzz(func(t *testing.T, device, directory, kind, options string) {
 		r := &Reconciler{cfg: Config{DeviceTimeout: time.Second}, kernel: kernel{
 			filesystem: filesystems{known: "testdata/filesystems", modules: "testdata"}.check,
-			rules:      func(Config) rules { return newRules(DefaultAllowed(), protectedTrees()) },
 		}}
-		target := r.check(protocol.Mount{Device: device, Directory: directory, Type: kind, Options: options}, nil)
+		target := r.check(protocol.Mount{Device: device, Directory: directory, Type: kind, Options: options}, nil, where)
 		for _, text := range []string{target.shown.Device, target.shown.Directory, target.shown.Type, target.shown.Options} {
 			if !utf8.ValidString(text) || len(text) > maxShown+8 || strings.ContainsAny(text, "\n\x1b\x00") {
 				t.Errorf("shown: %q", text)
@@ -312,7 +312,7 @@ func FuzzMount(f *testing.F) {
 			t.Errorf("unit of %+v:\n%s", target.mount, text)
 		}
 		allowed := false
-		for _, dir := range newRules(DefaultAllowed(), protectedTrees()).allowed {
+		for _, dir := range where.allowed {
 			allowed = allowed || strings.HasPrefix(got.where, dir+"/")
 		}
 		if !allowed || !strings.HasPrefix(got.device, "/dev/") || !strings.HasSuffix(got.options, always) || whereOf(target.unit) != got.where || len(target.unit) > maxUnitName {
