@@ -353,7 +353,7 @@ func (b *booted) live(l life) (end last, died bool) {
 	err := cmd.Run()
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &end)
-	} else if l.Kill > 0 && out.Len() == 0 && !strings.Contains(errout.String(), "panic") {
+	} else if state, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && l.Kill > 0 && state.Signaled() && state.Signal() == syscall.SIGKILL {
 		return end, true
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {

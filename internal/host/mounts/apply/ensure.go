@@ -68,16 +68,17 @@ func (r *Reconciler) view(ctx context.Context, t target) (view, error) {
 	if v.unit, err = r.cfg.Manager.Unit(ctx, t.unit); err != nil && !errors.Is(err, systemd.ErrNotFound) {
 		return v, err
 	}
+	// First, because systemd makes units of its lines.
+	for _, dir := range r.kernel.fstab() {
+		if dir == t.where || dir == t.dir {
+			return v, conditionf(ReasonConflict, "/etc/fstab mounts something there: remove that line, or take the mount out of the configuration")
+		}
+	}
 	// systemd has not read it, whether there is one or not.
 	v.unit.NeedReload = v.unit.NeedReload || v.unit.Fragment == ""
 	own := unitPath(r.cfg.UnitDir, t.unit)
 	if from := v.unit.Fragment; from != "" && filepath.Clean(from) != own {
 		return v, conditionf(ReasonConflict, "the unit %s mounts something there already: remove it, or take the mount out of the configuration", from)
-	}
-	for _, dir := range r.kernel.fstab() {
-		if dir == t.where || dir == t.dir {
-			return v, conditionf(ReasonConflict, "/etc/fstab mounts something there: remove that line, or take the mount out of the configuration")
-		}
 	}
 	if v.table, err = r.kernel.table(); err != nil {
 		return v, err
@@ -227,7 +228,7 @@ func (r *Reconciler) explain(ctx context.Context, unit string, err error, since 
 	if job, ok := errors.AsType[*systemd.JobError](err); ok && job.Result == "timeout" {
 		return fmt.Sprintf("it is not done after %s: systemd waits for the device, or the file system takes its time; see journalctl -u '%s'", r.cfg.DeviceTimeout, unit)
 	}
-	lines, _ := r.cfg.Manager.Output(ctx, unit, since, 2)
+	lines, _ := r.cfg.Manager.Output(ctx, unit, since, 4)
 	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.TrimSpace(line) == "" })
 	if len(lines) == 0 {
 		return fmt.Sprintf("%v; see journalctl -u '%s'", err, unit)

@@ -267,6 +267,50 @@ func (c check) isOn(dir, number string) {
 	}
 }
 
+// TestFolderIsRefusedLater: what is mounted behind a link stays when its folder
+// is no longer one at which something may be mounted.
+func TestFolderIsRefusedLater(t *testing.T) {
+	t.Parallel()
+	m := newMemory(t)
+	c := check{t, m}
+	must(t, os.Mkdir(c.folder("real"), 0o755))
+	must(t, os.Symlink("real", c.folder("link")))
+	inLink, inReal := c.folder("link/x"), c.folder("real/x")
+	if s := c.all(c.ext4(inLink, "")); !s.Mounts[0].Mounted {
+		t.Fatalf("status %+v", s)
+	}
+	c.is(inReal, "ext4")
+	must(t, os.Chmod(c.folder("real"), 0o777))
+	c.bad(inLink, ReasonRefused, []string{"chmod"}, c.ext4(inLink, ""))
+	c.is(inReal, "ext4")
+	// And where the way to it can no longer be followed, but its name is known.
+	c.bad(inReal, ReasonRefused, []string{"chmod"}, c.ext4(inReal, ""))
+	c.is(inReal, "ext4")
+}
+
+// TestSaidOnce: of two entries that look alike, each is spoken of once.
+func TestSaidOnce(t *testing.T) {
+	t.Parallel()
+	m := newMemory(t)
+	c := check{t, m}
+	a, b := c.folder("a"), c.folder("b")
+	var source told
+	r := m.reconciler(&source, 0)
+	var events []string
+	r.cfg.Event = func(e protocol.EventInfo) { events = append(events, e.Reason) }
+	for _, list := range [][]protocol.Mount{
+		{c.ext4(a, ""), c.ext4(a, "")},
+		{c.ext4(a, ""), c.ext4(a, ""), c.xfs(b, "")},
+		{c.ext4(a, ""), c.ext4(a, "")},
+	} {
+		source = configured(list...)
+		r.round(t.Context(), source.Current(), true)
+	}
+	if want := []string{reasonMounted, ReasonRefused, reasonMounted, reasonUnmounted}; !slices.Equal(events, want) {
+		t.Errorf("events %q, want %q", events, want)
+	}
+}
+
 // TestUnitsThatNeedIt: systemd would stop them together with the mount.
 func TestUnitsThatNeedIt(t *testing.T) {
 	t.Parallel()

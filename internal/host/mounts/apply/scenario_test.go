@@ -156,6 +156,7 @@ func scenarios() map[string]func(c check) {
 		"hostile configuration":      hostile,
 		"two configured as one":      twice,
 		"moves between two folders":  moves,
+		"moves to no device":         movesToNone,
 		"refused later, stays there": refusedLater,
 	}
 }
@@ -434,7 +435,7 @@ func hostileMounts(disk, dir string) []protocol.Mount {
 		out = append(out, protocol.Mount{Device: disk, Directory: dir, Type: k})
 	}
 	for _, o := range []string{
-		"suid", "dev", "noatime,suid", "bind", "rbind", "loop", "remount", "x-systemd.requires=sshd.service", "x-systemd.automount", "X-mount.mkdir", "x-initrd.mount", "user", "users",
+		"suid", "dev", "noatime,suid", "bind", "rbind", "loop", "remount", "x-systemd.requires=sshd.service", "x-systemd.automount", "X-mount.mkdir", "x-initrd.mount", "x-anything", "user", "users",
 		"noatime\nForceUnmount=yes", "a b", "%h", `"`, "context=\"x\"", "x=$(id)", "journal_path=/dev/sda", "logdev=/dev/sda", "errors=panic", "shared", "rprivate", "move", "offset=1", "=", "-o", "_netdev",
 		"noauto", "SUID", "Bind", "upperdir=/etc", "uhelper=x", "\x00", "\xff", strings.Repeat("a,", 1000), "noatime\\",
 	} {
@@ -466,6 +467,27 @@ func moves(c check) {
 	c.nothing(a)
 	c.good(c.ext4(a, ""))
 	c.nothing(b)
+}
+
+// movesToNone: a device that is configured no more is not mounted while the one
+// that is configured instead is away, nor at the next boot.
+func movesToNone(c check) {
+	a := c.folder("a")
+	none := protocol.Mount{Device: "/dev/disk/by-label/none", Directory: a, Type: "ext4"}
+	c.good(c.ext4(a, ""))
+	release := c.hold(a)
+	c.bad(a, ReasonBusy, nil, none)
+	c.is(a, "ext4")
+	release()
+	c.bad(a, ReasonNoDevice, nil, none)
+	c.clean()
+	c.reboot()
+	c.nothing(a)
+	// Also when it was not mounted.
+	c.good(c.ext4(a, ""))
+	c.unmount(a)
+	c.bad(a, ReasonNoDevice, nil, none)
+	c.clean()
 }
 
 // refusedLater: a configuration that makes no sense for a folder leaves there
