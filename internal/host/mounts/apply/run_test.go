@@ -374,3 +374,33 @@ func TestUnitCannotBeWritten(t *testing.T) {
 	c.nothing(a)
 	c.clean()
 }
+
+// TestWatchIsRepeated: without word of mounts, it looks at every resync, and
+// tries to get word again.
+func TestWatchIsRepeated(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t)
+		c := check{t, m}
+		a := c.folder("a")
+		r := m.reconciler(configured(c.ext4(a, "")), 0)
+		watches := 0
+		r.kernel.watch = func(context.Context, func()) error {
+			watches++
+			return errors.New("no watch")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		synctest.Wait()
+		c.is(a, "ext4")
+		c.unmount(a)
+		time.Sleep(5*time.Minute + time.Second)
+		synctest.Wait()
+		c.is(a, "ext4")
+		cancel()
+		if err := <-ended; err != nil || watches != 6 {
+			t.Errorf("it ended with %v after %d watches, want 6", err, watches)
+		}
+	})
+}
