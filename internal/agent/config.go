@@ -37,6 +37,7 @@ type Config struct {
 	Identity IdentConfig   `toml:"identity"`
 	Console  ConsoleConfig `toml:"console"`
 	Server   ServerConfig  `toml:"server"`
+	Mounts   MountsConfig  `toml:"mounts"`
 }
 
 // ConsoleConfig sets what the agent tells those who are on the device.
@@ -174,7 +175,7 @@ func dropIns(path string) ([]string, error) {
 // parseConfig sets in c what raw sets, and nothing if it is wrong.
 func parseConfig(raw []byte, c *Config) error {
 	next := *c
-	next.Sync.Windows, next.Server.CAFiles = nil, nil // lists are set as a whole
+	next.Sync.Windows, next.Server.CAFiles, next.Mounts.Allow = nil, nil, nil // lists are set as a whole
 	dec := toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields()
 	err := dec.Decode(&next)
 	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
@@ -202,6 +203,9 @@ func parseConfig(raw []byte, c *Config) error {
 	}
 	if next.Server.CAFiles == nil {
 		next.Server.CAFiles = c.Server.CAFiles
+	}
+	if next.Mounts.Allow == nil {
+		next.Mounts.Allow = c.Mounts.Allow
 	}
 	*c = next
 	return nil
@@ -272,6 +276,7 @@ func (c Config) withDefaults() Config {
 	c.Logs = c.Logs.withDefaults()
 	setDefault(&c.Identity.Retry, Duration(10*time.Second))
 	c.Server = c.Server.withDefaults()
+	c.Mounts = c.Mounts.withDefaults()
 	return c
 }
 
@@ -307,6 +312,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.Server.validate(); err != nil {
+		return err
+	}
+	if err := c.Mounts.validate(); err != nil {
 		return err
 	}
 	if c.Console.MetricsAddress != "" {

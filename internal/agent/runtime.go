@@ -24,7 +24,10 @@ const (
 
 // account is the user of the host whose Podman and service manager run the
 // workloads. Root's are those of the system.
-type account struct{ uid, gid int }
+type account struct {
+	uid, gid int
+	home     string // empty: not known
+}
 
 func (a account) podmanSocket() string {
 	if a.uid == 0 {
@@ -64,7 +67,7 @@ func runtimeAccount(cfg RuntimeConfig) (account, error) {
 	if uid == 0 {
 		return account{}, fmt.Errorf("setting runtime.user: %s is root; that is runtime.mode = %q", cfg.User, modeRoot)
 	}
-	return account{uid, gid}, nil
+	return account{uid, gid, u.HomeDir}, nil
 }
 
 // socketUnit is what listens on Podman's socket.

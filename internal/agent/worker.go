@@ -169,7 +169,13 @@ func (d *device) tasks() ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
-	report.others = func() []string { return slices.Concat(retire.Problems(), ports.Problems(), observe.problems()) }
+	disks, err := d.mounts(owner, emit)
+	if err != nil {
+		return nil, err
+	}
+	report.others = func() []string {
+		return slices.Concat(retire.Problems(), ports.Problems(), disks.Problems(), observe.problems())
+	}
 	report.queues, report.recovered = observe.queues, observe.measure.delivery.Retry
 	if report.reporter, err = d.heartbeat(report); err != nil {
 		return nil, err
@@ -179,15 +185,17 @@ func (d *device) tasks() ([]task, error) {
 		return nil, err
 	}
 	leave := d.departure(report, observe)
-	leave.purges = append(leave.purges, purge{"firewall", ports.Clear})
+	leave.purges = append(leave.purges, purge{"firewall", ports.Clear}, purge{"mounts", disks.Clear})
 	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
 	last := d.cfg.Sync.StopTimeout.Duration()
 	reports := append(local, []task{
 		{name: "heartbeat", run: report.reporter.Run},
 		{name: "status", run: report.wakeOnChange},
+		{name: "status of mounts", run: func(ctx context.Context) error { return wakeOnMounts(ctx, disks, report.reporter.Wake) }},
 		{name: "podman", run: d.listening(owner)},
 	}...)
 	return slices.Concat(reports, observe.tasks(), []task{
+		{name: "mounts", run: disks.Run},
 		{name: "workload", run: report.workloads.Run},
 		{
 			name: "datasync", last: last,

@@ -85,3 +85,36 @@ func (r *rig) onDiskIs(round string) {
 		return err
 	})
 }
+
+// TestMountsOfTheConfiguration: what cannot be mounted is told, and never becomes
+// anything of the system's. What can be is tested where there are real disks.
+func TestMountsOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, site.EdgeConfig{Settings: quickResync()})
+	units := func() string { return r.run("sh", "-c", "grep -l flotta-agent /etc/systemd/system/*.mount 2>/dev/null || true") }
+	for round, mount := range []struct{ fields, problem string }{
+		{"device: /dev/disk/by-label/data, folder: " + disk + ", type: ext4", "mount " + disk + ": the device /dev/disk/by-label/data is not there"},
+		{"device: /dev/null, folder: /etc, type: ext4", "mount /etc: "},
+		{"device: /dev/null, folder: " + disk + ", type: ext4", "mount " + disk + ": "},
+		{`device: /dev/null, folder: /srv/x, type: ext4, options: "rw,suid"`, "mount /srv/x: "},
+		{`device: /dev/null, folder: "/srv/x\nExecStart=/bin/sh", type: ext4`, "mount /srv/x"},
+	} {
+		r.device("", "  mounts: [{"+mount.fields+"}]\n")
+		r.until(fmt.Sprintf("the device tells of mount %d", round), func() error {
+			if result := r.status(); !strings.Contains(result.Stdout, mount.problem) {
+				return fmt.Errorf("%s", result.Stdout)
+			}
+			return nil
+		})
+		if out := units(); out != "" {
+			t.Errorf("mount %d: units %s", round, out)
+		}
+	}
+	r.device("", "")
+	r.until("nothing is wrong any more", func() error {
+		if result := r.status(); strings.Contains(result.Stdout, "mount /") {
+			return fmt.Errorf("%s", result.Stdout)
+		}
+		return nil
+	})
+}
