@@ -82,6 +82,7 @@ func osInformation(spec *v1alpha1.OsInformation) *protocol.OSInformation {
 	}
 	return &protocol.OSInformation{
 		CommitID:             spec.CommitID,
+		Image:                spec.Image,
 		HostedObjectsURL:     spec.HostedObjectsURL,
 		AutomaticallyUpgrade: spec.AutomaticallyUpgrade,
 	}

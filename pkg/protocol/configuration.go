@@ -44,9 +44,12 @@ type HardwareProfile struct {
 	Scope   string `json:"scope,omitempty"`
 }
 
-// OSInformation is the wanted operating system commit.
+// OSInformation is the wanted operating system: a commit of ostree, or, on hosts
+// that are updated by bootc, an image.
 type OSInformation struct {
-	CommitID             string `json:"commit_id,omitempty"`
+	CommitID string `json:"commit_id,omitempty"`
+	// Image is not in flotta v0.2, whose devices ignore it.
+	Image                string `json:"image,omitempty"`
 	HostedObjectsURL     string `json:"hosted_objects_url,omitempty"`
 	AutomaticallyUpgrade bool   `json:"automatically_upgrade,omitempty"`
 }

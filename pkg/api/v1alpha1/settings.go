@@ -46,6 +46,10 @@ type OsInformation struct {
 	AutomaticallyUpgrade bool `json:"automaticallyUpgrade,omitempty"`
 	// +optional
 	CommitID string `json:"commitID,omitempty"`
+	// Image is the container image that hosts with bootc are to run, such as
+	// registry.example.com/edge/os@sha256:…. Other hosts run CommitID.
+	// +optional
+	Image string `json:"image,omitempty"`
 	// +optional
 	HostedObjectsURL string `json:"hostedObjectsURL,omitempty"`
 }
