@@ -11,6 +11,7 @@ debian=(
 	systemd systemd-container dbus dbus-user-session libpam-systemd
 	nftables iproute2 iptables protobuf-compiler rpm strace e2fsprogs xfsprogs util-linux mount passwd procps
 	curl openssl rsyslog rsyslog-openssl
+	ostree shellcheck
 	prometheus prometheus-node-exporter
 	git gcc libc6-dev # the race detector needs a C compiler
 )
@@ -19,6 +20,7 @@ fedora=(
 	systemd systemd-container systemd-pam dbus-daemon
 	nftables iproute iptables-nft protobuf-compiler rpm-build strace e2fsprogs xfsprogs util-linux procps-ng
 	curl openssl rsyslog rsyslog-openssl
+	ostree ShellCheck
 	golang-github-prometheus golang-github-prometheus-node-exporter
 	git gcc glibc-devel
 )
