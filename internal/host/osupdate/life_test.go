@@ -10,20 +10,25 @@ import (
 )
 
 // inBubble runs f with a device that runs commit old and was told so.
-func inBubble(t *testing.T, f func(x *rig, c commits)) {
+func inBubble(t *testing.T, f func(t *testing.T, x *rig, c commits)) {
+	t.Helper()
+	inBubbleWith(t, newCommits(t), f)
+}
+
+func inBubbleWith(t *testing.T, c commits, f func(t *testing.T, x *rig, c commits)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		x, c := newRig(t)
+		x := newRig(t, c)
 		x.start()
 		defer func() { x.stop() }()
 		x.run(10 * time.Second)
-		f(x, c)
+		f(t, x, c)
 	})
 }
 
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.expect("at first", c.old, "")
 		x.want(c.new, true)
 		x.run(20 * time.Second)
@@ -38,7 +43,7 @@ func TestUpgrade(t *testing.T) {
 		if diff := cmp.Diff(want, x.events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
-		if got := read(t, x.root+"/"+remotesDir+"/edge.conf"); got != "# by hand\n[remote \"edge\"]\ngpg-verify=false\nurl="+x.repo()+"\n" {
+		if got := read(t, x.root+"/"+remotesDir+"/edge.conf"); got != "# by hand\n[remote \"edge\"]\ngpg-verify=false\nurl="+x.url+"\n" {
 			t.Errorf("the remote is\n%s", got)
 		}
 		x.want(c.old, true) // a downgrade is the same path
@@ -57,10 +62,10 @@ func TestUpgrade(t *testing.T) {
 // wanted one.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
-	cut := 0
+	cut, all := 0, newCommits(t)
 	for reached := true; reached; {
 		cut++
-		inBubble(t, func(x *rig, c commits) {
+		inBubbleWith(t, all, func(t *testing.T, x *rig, c commits) {
 			x.mu.Lock()
 			x.cut, x.steps = cut, 0
 			x.mu.Unlock()
@@ -106,7 +111,7 @@ func (x *rig) stepUntilDark(c commits) bool {
 
 func TestHeldBack(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.want(c.new, false)
 		x.run(3 * time.Hour)
 		x.expect("staged", c.old, "")
@@ -132,7 +137,7 @@ func TestHeldBack(t *testing.T) {
 
 func TestWantedNoMore(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.want(c.new, false)
 		x.run(time.Minute)
 		x.want(c.old, false)
@@ -154,7 +159,7 @@ func TestWantedNoMore(t *testing.T) {
 
 func TestGreenbootRollsBack(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.want(c.new, true)
 		x.run(15 * time.Second)
 		if got := x.machine().booted().ID; got != c.new {
@@ -196,7 +201,7 @@ func (x *rig) red() {
 // update must not go round in circles.
 func TestRollbackAfterSuccess(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.want(c.new, true)
 		x.run(2 * time.Minute)
 		x.expect("booted", c.new, "succeeded")
@@ -215,7 +220,7 @@ func TestRollbackAfterSuccess(t *testing.T) {
 
 func TestReplacedBySomebody(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		other := strings.Repeat("b", 64)
 		x.want(c.new, false)
 		x.run(time.Minute)
@@ -231,7 +236,7 @@ func TestReplacedBySomebody(t *testing.T) {
 // and again.
 func TestNeverFinalised(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.change(func(m *machine) { m.Finalise = false })
 		x.want(c.new, true)
 		x.run(2 * time.Hour)
@@ -245,7 +250,7 @@ func TestNeverFinalised(t *testing.T) {
 
 func TestNotHealthy(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.want(c.new, true)
 		x.run(15 * time.Second)
 		x.mu.Lock()
@@ -275,7 +280,7 @@ func TestNotHealthy(t *testing.T) {
 
 func TestRebootThatDoesNotCome(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(x *rig, c commits) {
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.mu.Lock()
 		x.stuck = true
 		x.mu.Unlock()

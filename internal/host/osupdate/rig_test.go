@@ -25,6 +25,7 @@ import (
 type rig struct {
 	t    *testing.T
 	root string
+	url  string // of the repository that has all commits
 	log  *slog.Logger
 	cfg  Config
 
@@ -45,11 +46,17 @@ type rig struct {
 	dark    bool // the power was cut
 }
 
-// commits are in the repository that the remote names.
-type commits struct{ old, new, newer string }
+// commits are those of a repository.
+type commits struct{ url, old, new, newer string }
 
-// newRig returns a device that runs commit old, and a repository with others.
-func newRig(t *testing.T) (*rig, commits) {
+func newCommits(t *testing.T) commits {
+	t.Helper()
+	repo := repository(t)
+	return commits{"file://" + repo, commit(t, repo, "old"), commit(t, repo, "new"), commit(t, repo, "newer")}
+}
+
+// newRig returns a device that runs commit old.
+func newRig(t *testing.T, c commits) *rig {
 	t.Helper()
 	root := t.TempDir()
 	linkStandIns(t, root, "rpm-ostree", "ostree")
@@ -60,13 +67,11 @@ func newRig(t *testing.T) (*rig, commits) {
 	}
 	write(t, filepath.Join(root, "run/ostree-booted"), "")
 	write(t, filepath.Join(root, remotesDir, "edge.conf"), "# by hand\n[remote \"edge\"]\ngpg-verify=false\nurl=file:///nowhere\n")
-	repo := repository(t)
-	c := commits{commit(t, repo, "old"), commit(t, repo, "new"), commit(t, repo, "newer")}
-	x := &rig{t: t, root: root, log: slog.New(slog.DiscardHandler), boot: 1}
+	x := &rig{t: t, root: root, url: c.url, log: slog.New(slog.DiscardHandler), boot: 1}
 	x.change(func(m *machine) { *m = machine{Finalise: true, Deployments: []*system{{ID: c.old, Booted: true}}} })
 	x.open()
 	x.want(c.old, false)
-	return x, c
+	return x
 }
 
 // repository returns the path of a new ostree repository.
@@ -164,19 +169,10 @@ func (x *rig) configure(os *protocol.OSInformation) {
 // want configures a commit of the repository that has all of them.
 func (x *rig) want(commit string, auto bool) {
 	x.t.Helper()
-	x.configure(&protocol.OSInformation{CommitID: commit, HostedObjectsURL: x.repo(), AutomaticallyUpgrade: auto})
+	x.configure(&protocol.OSInformation{CommitID: commit, HostedObjectsURL: x.url, AutomaticallyUpgrade: auto})
 }
 
-// repo returns the URL of the repository that has all commits.
-func (x *rig) repo() string {
-	paths, err := filepath.Glob(filepath.Join(filepath.Dir(x.root), "*", "repo"))
-	if err != nil || len(paths) != 1 {
-		x.t.Fatalf("repositories %v, %v", paths, err)
-	}
-	return "file://" + paths[0]
-}
-
-// note writes down what is done, and is where the power may be cut.
+// passed counts the steps, and is where the power may be cut.
 func (x *rig) passed(what string) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -193,7 +189,7 @@ func (x *rig) passed(what string) error {
 
 var errDark = errors.New("there is no power")
 
-func (x *rig) log1(what string) {
+func (x *rig) record(what string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.did = append(x.did, what)
@@ -204,7 +200,7 @@ func (x *rig) task(name string) Task {
 		if err := x.passed(name); err != nil {
 			return err
 		}
-		x.log1(name)
+		x.record(name)
 		return ctx.Err()
 	}}
 }
@@ -224,7 +220,7 @@ func (x *rig) start() {
 	if cfg.Before == nil {
 		cfg.Before = []Task{x.task("workloads"), x.task("sync"), x.task("heartbeat")}
 	}
-	cfg.Resume = func(context.Context) error { x.log1("resume"); return nil }
+	cfg.Resume = func(context.Context) error { x.record("resume"); return nil }
 	cfg.Reboot = func(context.Context) error {
 		if err := x.passed("reboot"); err != nil {
 			return err

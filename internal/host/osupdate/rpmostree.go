@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,6 +27,9 @@ type rpmOstree struct {
 	run     runner
 	root    string
 	scratch string
+
+	mu     sync.Mutex
+	origin string // of what is booted, as last seen
 }
 
 // rpmOstreeStatus is what `rpm-ostree status --json` says, of which only this is
@@ -48,23 +52,21 @@ type rpmOstreeDeployment struct {
 
 // Read implements Target.
 func (t *rpmOstree) Read(ctx context.Context) (System, error) {
-	system, _, err := t.read(ctx)
-	return system, err
-}
-
-// read returns also the origin of what is booted.
-func (t *rpmOstree) read(ctx context.Context) (System, string, error) {
 	raw, err := t.run.run(ctx, shortTimeout, "rpm-ostree", "status", "--json")
 	if err != nil {
-		return System{}, "", err
+		return System{}, err
 	}
 	system, origin, err := parseRpmOstree(raw)
 	if err != nil {
-		return System{}, "", fmt.Errorf("understand rpm-ostree status: %w", err)
+		return System{}, fmt.Errorf("understand rpm-ostree status: %w", err)
 	}
-	return system, origin, nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.origin = origin
+	return system, nil
 }
 
+// parseRpmOstree returns also the origin of what is booted.
 func parseRpmOstree(raw []byte) (System, string, error) {
 	var status rpmOstreeStatus
 	if err := json.Unmarshal(raw, &status); err != nil {
@@ -123,12 +125,11 @@ func transaction(raw json.RawMessage) string {
 	return clip(parts[0], 100)
 }
 
-// remote returns the remote that the host is updated from.
-func (t *rpmOstree) remote(ctx context.Context) (remote, error) {
-	_, origin, err := t.read(ctx)
-	if err != nil {
-		return remote{}, err
-	}
+// remote returns the remote that the host is updated from, as last seen.
+func (t *rpmOstree) remote() (remote, error) {
+	t.mu.Lock()
+	origin := t.origin
+	t.mu.Unlock()
 	name, _, is := strings.Cut(origin, ":")
 	if !is || !remoteForm.MatchString(name) {
 		return remote{}, fmt.Errorf("the booted deployment comes from %.80q and not from a remote: rebase the host to REMOTE:REF once", origin)
@@ -138,7 +139,7 @@ func (t *rpmOstree) remote(ctx context.Context) (remote, error) {
 
 // Lookup implements Target.
 func (t *rpmOstree) Lookup(ctx context.Context, goal Goal) error {
-	r, err := t.remote(ctx)
+	r, err := t.remote()
 	if err != nil {
 		return err
 	}
@@ -146,11 +147,11 @@ func (t *rpmOstree) Lookup(ctx context.Context, goal Goal) error {
 }
 
 // Source implements Target.
-func (t *rpmOstree) Source(ctx context.Context, goal Goal) error {
+func (t *rpmOstree) Source(_ context.Context, goal Goal) error {
 	if goal.URL == "" {
 		return nil
 	}
-	r, err := t.remote(ctx)
+	r, err := t.remote()
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,8 @@ func (s System) finished(key string) bool {
 }
 
 // Target is the tool that changes the operating system. Every method may block
-// until ctx ends, and may be called again after any failure.
+// until ctx ends, and may be called again after any failure. The others are
+// called after a Read that worked.
 type Target interface {
 	// Read returns what there is, and changes nothing. The error is ErrNoTool
 	// where there is nothing to ask.
