@@ -84,7 +84,10 @@ func (r runner) run(ctx context.Context, timeout time.Duration, name string, arg
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("run %s: %w", said, context.Cause(ctx))
 	case err != nil:
-		return nil, fmt.Errorf("run %s: %w: %s", said, err, complaint(stderr.kept))
+		if text := complaint(stderr.kept); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return nil, fmt.Errorf("run %s: %w", said, err)
 	case stdout.over:
 		return nil, fmt.Errorf("run %s: it says more than %d bytes", said, maxOutput)
 	}

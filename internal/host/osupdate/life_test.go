@@ -201,7 +201,7 @@ func (x *rig) red() {
 // update must not go round in circles.
 func TestRollbackAfterSuccess(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, x *rig, c commits) {
+	inBubble(t, func(_ *testing.T, x *rig, c commits) {
 		x.want(c.new, true)
 		x.run(2 * time.Minute)
 		x.expect("booted", c.new, "succeeded")
@@ -220,7 +220,7 @@ func TestRollbackAfterSuccess(t *testing.T) {
 
 func TestReplacedBySomebody(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, x *rig, c commits) {
+	inBubble(t, func(_ *testing.T, x *rig, c commits) {
 		other := strings.Repeat("b", 64)
 		x.want(c.new, false)
 		x.run(time.Minute)
@@ -250,7 +250,7 @@ func TestNeverFinalised(t *testing.T) {
 
 func TestNotHealthy(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, x *rig, c commits) {
+	inBubble(t, func(_ *testing.T, x *rig, c commits) {
 		x.want(c.new, true)
 		x.run(15 * time.Second)
 		x.mu.Lock()

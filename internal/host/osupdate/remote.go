@@ -103,10 +103,8 @@ func (r remote) set(url string) (changed bool, err error) {
 	if r.url() == url {
 		return false, nil
 	}
-	for _, line := range r.section() {
-		if key, _, _ := strings.Cut(line, "="); strings.TrimSpace(key) == "metalink" {
-			return false, fmt.Errorf("remote %s in %s has a metalink, which ostree heeds instead of its url: remove one of both", r.name, r.path)
-		}
+	if r.sets("metalink") {
+		return false, fmt.Errorf("remote %s in %s has a metalink, which ostree heeds instead of its url: remove one of both", r.name, r.path)
 	}
 	perm := fs.FileMode(0o644)
 	if info, err := os.Lstat(r.path); err == nil {
@@ -126,35 +124,38 @@ func (r remote) set(url string) (changed bool, err error) {
 // edited returns the file with that url.
 func (r remote) edited(url string) []byte {
 	var out bytes.Buffer
-	head, done := false, false
+	has, written := r.sets("url"), false
 	eachLine(r.text, func(line []byte, group string) {
 		key, _, set := cutKey(line)
-		switch {
-		case group == r.head() && set && key == "url": // of several the last one counts: all become the same
+		if group == r.head() && set && key == "url" { // of several the last one counts: all become the same
 			fmt.Fprintf(&out, "url=%s\n", url)
-			done = true
 			return
-		case !head && isHead(line) && group == r.head():
-			head = true
 		}
 		out.Write(line)
 		if len(line) > 0 && line[len(line)-1] != '\n' {
 			out.WriteByte('\n')
 		}
+		if !has && !written && isHead(line) && group == r.head() {
+			fmt.Fprintf(&out, "url=%s\n", url)
+			written = true
+		}
 	})
-	switch text := out.Bytes(); {
-	case done:
-		return text
-	case head: // a remote without any url
-		mark := []byte("[" + r.head() + "]")
-		at := bytes.Index(text, mark)
-		end := at + bytes.IndexByte(text[at:], '\n') + 1
-		return slices.Concat(text[:end], []byte("url="+url+"\n"), text[end:])
+	if !has && !written {
+		// ostree verifies signatures unless it is told not to, and this is not
+		// the one to tell it.
+		fmt.Fprintf(&out, "[%s]\nurl=%s\n", r.head(), url)
 	}
-	// ostree verifies signatures unless it is told not to, and this is not the
-	// one to tell it.
-	fmt.Fprintf(&out, "[%s]\nurl=%s\n", r.head(), url)
 	return out.Bytes()
+}
+
+// sets reports whether the remote has that key.
+func (r remote) sets(wanted string) bool {
+	found := false
+	eachLine(r.text, func(line []byte, group string) {
+		key, _, set := cutKey(line)
+		found = found || set && group == r.head() && key == wanted
+	})
+	return found
 }
 
 // hasRemote reports whether the key file has the remote in it.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -72,31 +71,6 @@ func newRig(t *testing.T, c commits) *rig {
 	x.open()
 	x.want(c.old, false)
 	return x
-}
-
-// repository returns the path of a new ostree repository.
-func repository(t *testing.T) string {
-	t.Helper()
-	repo := filepath.Join(t.TempDir(), "repo")
-	ostree(t, "--repo="+repo, "init", "--mode=archive")
-	return repo
-}
-
-// commit makes a commit with text in it.
-func commit(t *testing.T, repo, text string) string {
-	t.Helper()
-	tree := t.TempDir()
-	write(t, filepath.Join(tree, "file"), text)
-	return strings.TrimSpace(ostree(t, "--repo="+repo, "commit", "--branch=fedora/stable/x86_64/iot", "--orphan", "--subject="+text, tree))
-}
-
-func ostree(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command("ostree", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ostree %v: %v: %s (make setup installs ostree)", args, err, out)
-	}
-	return string(out)
 }
 
 func write(t *testing.T, path, text string) {

@@ -35,7 +35,7 @@ func TestErrorsOfTheTool(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, func(t *testing.T, x *rig, c commits) {
+			inBubble(t, func(_ *testing.T, x *rig, c commits) {
 				x.change(func(m *machine) { m.Deploy = []string{tt.how} })
 				x.want(c.new, true)
 				x.run(10 * time.Second)
@@ -118,12 +118,22 @@ func TestHostileConfiguration(t *testing.T) {
 		remote := filepath.Join(x.root, remotesDir, "edge.conf")
 		before := read(t, remote)
 		for _, os := range []protocol.OSInformation{
-			{CommitID: "--help"}, {CommitID: c.new[:63]}, {CommitID: strings.ToUpper(c.new)}, {CommitID: c.new + "\n"}, {CommitID: "../" + c.new[3:]},
-			{CommitID: c.new, HostedObjectsURL: "--url"}, {CommitID: c.new, HostedObjectsURL: "https://x/\nproxy=http://evil/"},
-			{CommitID: c.new, HostedObjectsURL: "https://user:secret@x/repo"}, {CommitID: c.new, HostedObjectsURL: "ftp://x/repo"},
-			{CommitID: c.new, HostedObjectsURL: "https:///repo"}, {CommitID: c.new, HostedObjectsURL: "file://host/repo"}, {CommitID: c.new, HostedObjectsURL: "repo"},
-			{CommitID: c.new, HostedObjectsURL: "https://x/" + strings.Repeat("a", maxURL)}, {HostedObjectsURL: "https://x/[remote \"edge\"]"},
-			{HostedObjectsURL: "https://x/%zz"}, {Image: "registry.example.com/os:1"},
+			{CommitID: "--help"},
+			{CommitID: c.new[:63]},
+			{CommitID: strings.ToUpper(c.new)},
+			{CommitID: c.new + "\n"},
+			{CommitID: "../" + c.new[3:]},
+			{CommitID: c.new, HostedObjectsURL: "--url"},
+			{CommitID: c.new, HostedObjectsURL: "https://x/\nproxy=http://evil/"},
+			{CommitID: c.new, HostedObjectsURL: "https://user:secret@x/repo"},
+			{CommitID: c.new, HostedObjectsURL: "ftp://x/repo"},
+			{CommitID: c.new, HostedObjectsURL: "https:///repo"},
+			{CommitID: c.new, HostedObjectsURL: "file://host/repo"},
+			{CommitID: c.new, HostedObjectsURL: "repo"},
+			{CommitID: c.new, HostedObjectsURL: "https://x/" + strings.Repeat("a", maxURL)},
+			{HostedObjectsURL: "https://x/[remote \"edge\"]"},
+			{HostedObjectsURL: "https://x/%zz"},
+			{Image: "registry.example.com/os:1"},
 		} {
 			os.AutomaticallyUpgrade = true
 			x.configure(&os)
@@ -141,7 +151,7 @@ func TestHostileConfiguration(t *testing.T) {
 
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, x *rig, c commits) {
+	inBubble(t, func(_ *testing.T, x *rig, c commits) {
 		x.r.free = func(string) (uint64, error) { return 1<<30 - 1, nil }
 		x.want(c.new, true)
 		x.run(time.Hour)
