@@ -3,16 +3,20 @@
 package osupdate
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/project-flotta/flotta-agent/internal/console"
 )
 
 // realOstree says that ostree is the distribution's, and not a stand-in. All
@@ -60,6 +64,66 @@ func host(t *testing.T, conf string) (*rpmOstree, string) {
 	}
 	run := runner{dirs: []string{filepath.Join(root, "usr/bin")}, grace: time.Second}
 	return &rpmOstree{run: run, root: root, scratch: filepath.Join(root, "scratch"), origin: "edge:fedora/stable/x86_64/iot"}, root
+}
+
+// TestScriptsAreClean has shellcheck look at the scripts of greenboot.
+func TestScriptsAreClean(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{checkScript, redScript} {
+		if out, err := exec.Command("shellcheck", filepath.Join("../../../rpm/greenboot", name)).CombinedOutput(); err != nil {
+			t.Errorf("shellcheck: %v: %s (make setup installs it)", err, out)
+		}
+	}
+}
+
+// TestCheckScriptAsksTheAgent runs greenboot's check with the program itself.
+func TestCheckScriptAsksTheAgent(t *testing.T) {
+	t.Parallel()
+	root, n := bootedHost(t)
+	program := filepath.Join(t.TempDir(), "flotta-agent")
+	build := exec.Command("go", "build", "-o", program, "../../../cmd/flotta-agent")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	socket := filepath.Join(root, "agent.sock")
+	command(t, root, "flotta-agent", "exec "+program+" \"$@\" --socket "+socket)
+	command(t, root, "systemctl", "exit 0")
+	if err := n.expect("ee.0", true); err != nil {
+		t.Fatal(err)
+	}
+	patience(t, root, 3)
+	if out, code := script(t, "bash", root, checkScript); code != 1 || !strings.Contains(out, "status: 2") {
+		t.Errorf("nobody answers, and it ended with %d: %s", code, out)
+	}
+	var sick atomic.Bool
+	sick.Store(true)
+	server, err := console.New(console.Config{Socket: socket, Group: -1, Collect: func() console.Document {
+		workload := console.Workload{Name: "web", Phase: "Running", DesiredDigest: "d", AppliedDigest: "d"}
+		if sick.Load() {
+			workload = console.Workload{Name: "web", Phase: "Error", Reason: "ImagePullFailed"}
+		}
+		return console.Document{Version: "1", Workloads: []console.Workload{workload}}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	if out, code := script(t, "bash", root, checkScript); code != 1 || !strings.Contains(out, "status: 1") {
+		t.Errorf("a workload fails that did not before, and it ended with %d: %s", code, out)
+	}
+	sick.Store(false)
+	patience(t, root, 60)
+	if out, code := script(t, "bash", root, checkScript); code != 0 || !strings.Contains(out, "good") {
+		t.Errorf("all is well, and it ended with %d: %s", code, out)
+	}
 }
 
 // TestLookup asks a web server for commits.
