@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // inBubble runs f with a device that runs commit old and was told so.
@@ -62,6 +64,28 @@ func TestUpgrade(t *testing.T) {
 // wanted one.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
+	atEveryStep(t, func(x *rig, c commits) {
+		x.reboot(false)
+		if id := x.machine().booted().ID; id != c.old && id != c.new {
+			x.t.Errorf("after the cut, %s runs", id)
+		}
+	})
+}
+
+// TestKills kills the agent at every step, while the machine runs on.
+func TestKills(t *testing.T) {
+	t.Parallel()
+	atEveryStep(t, func(x *rig, _ commits) {
+		x.stop()
+		x.dark = false
+		x.restart()
+	})
+}
+
+// atEveryStep makes an update once for every step of it, and has it interrupted
+// at that step. Whatever is done then before a reboot has to be undone.
+func atEveryStep(t *testing.T, interrupt func(x *rig, c commits)) {
+	t.Helper()
 	cut, all := 0, newCommits(t)
 	for reached := true; reached; {
 		cut++
@@ -71,42 +95,34 @@ func TestPowerCuts(t *testing.T) {
 			x.mu.Unlock()
 			x.want(c.new, true)
 			for reached = false; !reached && x.r.Status().LastStatus == ""; {
-				reached = x.stepUntilDark(c)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				switch {
+				case x.flag(&x.dark):
+					reached = true
+					interrupt(x, c)
+				case x.flag(&x.down):
+					x.reboot(true)
+				}
 			}
-			x.run(10 * time.Minute)
+			x.run(20 * time.Minute)
 			x.expect("after all", c.new, "succeeded")
 			x.problem("after all", "")
 			if n := len(x.did); n > 0 && x.did[n-1] != "resume" {
-				t.Errorf("cut at step %d: what was done before the reboot is not undone: %v", cut, x.did)
+				t.Errorf("what was done before the reboot is not undone: %v", x.did)
+			}
+			if boots := x.boot; boots > 3 {
+				t.Errorf("the machine was booted %d times", boots)
 			}
 		})
 		if t.Failed() {
-			t.Fatalf("with the power cut at step %d", cut)
+			t.Fatalf("interrupted at step %d", cut)
 		}
 	}
 	t.Logf("%d steps", cut-1)
 	if cut < 20 {
-		t.Errorf("the power was cut %d times only", cut)
+		t.Errorf("only %d steps were interrupted", cut-1)
 	}
-}
-
-// stepUntilDark runs the device for a moment, and reports whether the power was
-// cut in it; the machine is then booted again.
-func (x *rig) stepUntilDark(c commits) bool {
-	x.t.Helper()
-	time.Sleep(time.Second)
-	synctest.Wait()
-	switch {
-	case x.flag(&x.dark):
-		x.reboot(false)
-		if id := x.machine().booted().ID; id != c.old && id != c.new {
-			x.t.Errorf("after the cut, %s runs", id)
-		}
-		return true
-	case x.flag(&x.down):
-		x.reboot(true)
-	}
-	return false
 }
 
 func TestHeldBack(t *testing.T) {
@@ -245,6 +261,10 @@ func TestNeverFinalised(t *testing.T) {
 		if x.boot != 4 {
 			t.Errorf("the machine was rebooted %d times", x.boot-1)
 		}
+		x.change(func(m *machine) { m.Finalise = true })
+		x.configure(&protocol.OSInformation{CommitID: c.new, HostedObjectsURL: x.url + "/", AutomaticallyUpgrade: true})
+		x.run(2 * time.Minute)
+		x.expect("tried again by request", c.new, "succeeded")
 	})
 }
 
