@@ -32,7 +32,14 @@ func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, x *rig, c commits) {
 		x.expect("at first", c.old, "")
+		changed := x.r.Changed()
 		x.want(c.new, true)
+		time.Sleep(time.Second)
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody is told that something has changed")
+		}
 		x.run(20 * time.Second)
 		x.expect("booted, and not known to work", c.new, "")
 		x.run(time.Minute)

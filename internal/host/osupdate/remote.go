@@ -46,10 +46,10 @@ func findRemote(root, name string) (remote, error) {
 	var found []string
 	for _, path := range paths {
 		text, err := readRegular(path)
-		if err != nil {
-			return remote{}, fmt.Errorf("look for remote %s: %w", name, err)
-		}
 		switch {
+		case errors.Is(err, fs.ErrNotExist): // a link to nowhere
+		case err != nil:
+			return remote{}, fmt.Errorf("look for remote %s: %w", name, err)
 		case hasRemote(text, name):
 			r.path, r.text = path, text
 			found = append(found, path)
@@ -107,10 +107,14 @@ func (r remote) set(url string) (changed bool, err error) {
 		return false, fmt.Errorf("remote %s in %s has a metalink, which ostree heeds instead of its url: remove one of both", r.name, r.path)
 	}
 	perm := fs.FileMode(0o644)
-	if info, err := os.Lstat(r.path); err == nil {
-		perm = info.Mode().Perm()
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	switch info, err := os.Lstat(r.path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return false, fmt.Errorf("set url of remote %s: %w", r.name, err)
+	case !info.Mode().IsRegular(): // a link is somebody's way of sharing the file, which replacing it would end
+		return false, fmt.Errorf("set url of remote %s: %s is a link: make it a file, or set the url where it leads", r.name, r.path)
+	default:
+		perm = info.Mode().Perm()
 	}
 	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
 		return false, fmt.Errorf("set url of remote %s: %w", r.name, err)
@@ -195,9 +199,9 @@ func cutKey(line []byte) (key, value string, set bool) {
 	return strings.TrimSpace(key), strings.TrimSpace(value), set
 }
 
-// readRegular reads a small file that is not a link, a pipe or a device.
+// readRegular reads a small file that is not a folder, a pipe or a device.
 func readRegular(path string) ([]byte, error) {
-	info, err := os.Lstat(path)
+	info, err := os.Stat(path)
 	switch {
 	case err != nil:
 		return nil, err

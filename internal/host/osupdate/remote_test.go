@@ -95,11 +95,20 @@ func TestFindRemote(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(link, remotesDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/etc/passwd", filepath.Join(link, remotesDir, "edge.conf")); err != nil {
-		t.Fatal(err)
+	for name, target := range map[string]string{"edge.conf": "../shared", "x.conf": "/nowhere"} {
+		if err := os.Symlink(target, filepath.Join(link, remotesDir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := findRemote(link, "edge"); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("a link: %v", err)
+	for _, text := range []string{"[remote \"edge\"]\nurl=http://old\n", "[remote \"other\"]\n"} {
+		write(t, filepath.Join(link, remotesDir, "../shared"), text)
+		r, err := findRemote(link, "edge")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := r.set(url2); changed || err == nil || !strings.Contains(err.Error(), "is a link") {
+			t.Errorf("a link to\n%s: %v, %v", text, changed, err)
+		}
 	}
 	for _, name := range []string{"", "../edge", "-x", "a b", "edge\"]", ".", "a\n", strings.Repeat("a", 101)} {
 		if _, err := findRemote(link, name); err == nil || !strings.Contains(err.Error(), "not a name") {

@@ -371,6 +371,26 @@ func TestDeviceThatLeaves(t *testing.T) {
 	})
 }
 
+// TestNothingSaidYet: a device that has lost its configuration, or never had one,
+// leaves what is staged as it is.
+func TestNothingSaidYet(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, x *rig, c commits) {
+		x.want(c.new, false)
+		x.run(time.Minute)
+		if err := os.Remove(x.path("desired.json")); err != nil {
+			t.Fatal(err)
+		}
+		x.restart()
+		x.run(2 * time.Hour)
+		x.expect("nothing said", c.old, "")
+		x.problem("nothing said", "")
+		if s := x.r.Status(); s.Next != c.new {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
 func TestOrdinaryHost(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, x *rig, c commits) {
