@@ -23,6 +23,9 @@ import (
 // tests of a device's life run with it, too.
 const realOstree = true
 
+// stride leaves out no step at which an update could be interrupted.
+const stride = 1
+
 // repository returns the path of a new repository.
 func repository(t *testing.T) string {
 	t.Helper()

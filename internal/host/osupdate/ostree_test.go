@@ -13,6 +13,10 @@ import (
 // realOstree says that ostree is the distribution's, and not a stand-in.
 const realOstree = false
 
+// stride leaves steps out at which an update could be interrupted: thousands of
+// programs are started for all of them.
+const stride = 3
+
 // repository returns the path of a new repository.
 func repository(t *testing.T) string {
 	t.Helper()

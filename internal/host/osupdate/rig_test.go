@@ -182,7 +182,11 @@ func (x *rig) task(name string) Task {
 // start starts the agent's part.
 func (x *rig) start() {
 	x.t.Helper()
-	target, err := NewHost(HostConfig{Root: x.root, Scratch: x.path("scratch")})
+	target, err := NewHost(HostConfig{
+		Root: x.root, Scratch: x.path("scratch"),
+		// The race detector keeps every program for a second at its end.
+		Env: []string{"GORACE=atexit_sleep_ms=0"},
+	})
 	if err != nil {
 		x.t.Fatal(err)
 	}
