@@ -35,13 +35,16 @@
 // On a host without such a tool nothing is done; where the configuration wants
 // something there is a problem that says so.
 //
-// What is verified how. ostree itself, as distributions ship it, is what looks
-// commits up, in tests too, and reads the files of remotes that were edited here.
-// The command lines of rpm-ostree, bootc and skopeo are run for real, but
-// against stand-ins, which check every argument, answer what the real tools were
-// seen to print, and stage, lose, refuse and die like them; a machine that boots
-// is simulated on top, with its power cut at every step. No real rpm-ostree,
-// bootc or greenboot has run with this package.
+// What is verified how. With the build tag integration, the ostree that the
+// distribution ships looks commits up, in folders and at a web server, and reads
+// the files of remotes that were edited here; without it, a stand-in that checks
+// its arguments. The command lines of rpm-ostree, bootc and skopeo are run for
+// real, but against stand-ins, which check every argument, answer in the JSON
+// that the tools document, and stage, lose, refuse and die in ways that were
+// reported of them; a machine that boots is simulated on top, with its power cut,
+// or the agent killed, at every step. The scripts of greenboot are run by the
+// shells that it uses. No real rpm-ostree, bootc or greenboot has run with this
+// package.
 //
 // It does not know what a workload is, how a machine is rebooted, or what it is
 // to be healthy.

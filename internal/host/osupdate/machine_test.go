@@ -119,7 +119,7 @@ func (m *machine) store(root string) error {
 }
 
 // standIn is a tool of the machine whose files are below root. Every invocation
-// is checked, argument by argument: one that no tool was seen to take is written
+// is checked, argument by argument: one that is not known is written
 // down, and the test fails.
 func standIn(root, name string, args []string) int {
 	m, err := loadMachine(root)
@@ -212,7 +212,7 @@ func (m *machine) say(status func() string) {
 	fmt.Println(out)
 }
 
-// deploy stages id, or does what was seen to go wrong with that.
+// deploy stages id, or does what is known to go wrong with that.
 func (m *machine) deploy(root, id string, missing error) int {
 	how := ""
 	if len(m.Deploy) > 0 {
@@ -243,7 +243,7 @@ func (m *machine) deploy(root, id string, missing error) int {
 	return 0
 }
 
-// rpmOstree is what rpm-ostree 2024.8 prints, with less of it.
+// rpmOstree is the machine in the JSON of rpm-ostree status.
 func (m *machine) rpmOstree() string {
 	type object = map[string]any
 	deployments := []object{}
@@ -265,7 +265,7 @@ func (m *machine) rpmOstree() string {
 	return string(raw)
 }
 
-// bootc is what bootc 1.1 prints, with less of it.
+// bootc is the machine in the JSON of bootc status.
 func (m *machine) bootc() string {
 	type object = map[string]any
 	entry := func(s *system) object {

@@ -15,7 +15,7 @@ import (
 )
 
 // layered is a host onto which packages were layered, with another operating
-// system on its disk, as rpm-ostree prints it.
+// system on its disk, in the JSON of rpm-ostree.
 func layered() string {
 	sum := func(c string) string { return strings.Repeat(c, 64) }
 	return `{"deployments": [
@@ -78,8 +78,8 @@ func FuzzParseRpmOstree(f *testing.F) {
 	})
 }
 
-// imageHost is what bootc prints on a host that was rolled back and has another
-// image staged.
+// imageHost is a host that was rolled back, or not, and has another image staged,
+// in the JSON of bootc.
 func imageHost(queued bool) string {
 	entry := func(name, digest string, serial int) string {
 		return `{"image": {"image": {"image": "` + name + `", "transport": "registry"}, "version": "9.6", "imageDigest": "` + digest + `"}, "store": "ostreeContainer",

@@ -15,7 +15,7 @@ import (
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
-// TestErrorsOfTheTool are errors that rpm-ostree was seen to end with. None of
+// TestErrorsOfTheTool are errors that people have reported of rpm-ostree. None of
 // them is the end of the update.
 func TestErrorsOfTheTool(t *testing.T) {
 	t.Parallel()
