@@ -38,6 +38,7 @@ type Config struct {
 	Console  ConsoleConfig `toml:"console"`
 	Server   ServerConfig  `toml:"server"`
 	Mounts   MountsConfig  `toml:"mounts"`
+	OS       OSConfig      `toml:"os"`
 }
 
 // ConsoleConfig sets what the agent tells those who are on the device.
@@ -239,7 +240,7 @@ func checkKinds(path string, value any) error {
 	}
 	want := kindText
 	switch path {
-	case "sync.transfers", "images.gc-high", "images.gc-low", "identity.renew-at":
+	case "sync.transfers", "os.max-reboots", "images.gc-high", "images.gc-low", "identity.renew-at":
 		want = kindNumber
 	case "sync.window.pause":
 		want = kindSwitch
@@ -277,6 +278,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Identity.Retry, Duration(10*time.Second))
 	c.Server = c.Server.withDefaults()
 	c.Mounts = c.Mounts.withDefaults()
+	c.OS = c.OS.withDefaults()
 	return c
 }
 
@@ -315,6 +317,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.Mounts.validate(); err != nil {
+		return err
+	}
+	if err := c.OS.validate(); err != nil {
 		return err
 	}
 	if c.Console.MetricsAddress != "" {

@@ -73,14 +73,16 @@ type closer func()
 
 func (c closer) Close() error { c(); return nil }
 
-// wakeOnMounts makes a heartbeat follow soon when the state of a mount changes.
-func wakeOnMounts(ctx context.Context, mounts *apply.Reconciler, wake func()) error {
-	for {
-		select {
-		case <-mounts.Changed():
-			wake()
-		case <-ctx.Done():
-			return nil
+// wakeOn makes a heartbeat follow soon when something changes.
+func wakeOn(changed func() <-chan struct{}, wake func()) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for {
+			select {
+			case <-changed():
+				wake()
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
 }

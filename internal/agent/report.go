@@ -9,6 +9,7 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/datasync"
 	"github.com/project-flotta/flotta-agent/internal/desired"
 	"github.com/project-flotta/flotta-agent/internal/heartbeat"
+	"github.com/project-flotta/flotta-agent/internal/host/osupdate"
 	"github.com/project-flotta/flotta-agent/internal/identity"
 	"github.com/project-flotta/flotta-agent/internal/workload"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
@@ -36,6 +37,11 @@ type reporting struct {
 	// others returns what is wrong with components that have nothing else to
 	// report; nil: there are none.
 	others func() []string
+	// system updates the operating system; nil: nobody does.
+	system *osupdate.Reconciler
+	// device is what the person at the device is told but for what is wrong with
+	// the operating system.
+	device func() console.Document
 }
 
 // collect returns the report of this moment.
@@ -43,7 +49,10 @@ func (r *reporting) collect() heartbeat.Report {
 	// Read before the snapshot, so that it is never taken for a newer one's.
 	workloads := r.workloads.Status()
 	out := report(workloads, r.sync.Status(), r.store.Current().Digest())
-	out.Degraded = append(out.Degraded, r.problems()...)
+	out.Degraded = slices.Concat(out.Degraded, r.problems(), r.osProblems())
+	if r.system != nil {
+		out.Upgrade = r.system.Upgrade()
+	}
 	return out
 }
 

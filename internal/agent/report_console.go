@@ -45,7 +45,12 @@ func (d *device) console(owner account, report *reporting) ([]task, error) {
 		applied:     &applied{path: d.appliedPath(), log: component(d.log, "console")},
 		level:       d.level,
 	}
-	report.told = func() console.Document { return report.document(here) }
+	report.device = func() console.Document { return report.document(here) }
+	report.told = func() console.Document {
+		d := report.device()
+		d.Problems = append(d.Problems, report.osProblems()...)
+		return d
+	}
 	server, err := console.New(console.Config{
 		Group:   owner.gid,
 		Collect: report.told,
@@ -95,6 +100,9 @@ func (r *reporting) document(here local) console.Document {
 	}
 	d.Storage = measured(here.places)
 	d.OS = here.system
+	if r.system != nil {
+		d.OS.Commit = r.system.Status().Current
+	}
 	if here.level != nil {
 		d.LogLevel = strings.ToLower(here.level.Level().String())
 	}

@@ -180,18 +180,22 @@ func (d *device) tasks() ([]task, error) {
 	if report.reporter, err = d.heartbeat(report); err != nil {
 		return nil, err
 	}
+	if report.system, err = d.osUpdate(owner, report, observe, emit); err != nil {
+		return nil, err
+	}
 	local, err := d.console(owner, report)
 	if err != nil {
 		return nil, err
 	}
 	leave := d.departure(report, observe)
-	leave.purges = append(leave.purges, purge{"firewall", ports.Clear}, purge{"mounts", disks.Clear})
+	leave.purges = append(leave.purges, purge{"firewall", ports.Clear}, purge{"mounts", disks.Clear}, purge{"updates of the operating system", report.system.Clear})
 	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
 	last := d.cfg.Sync.StopTimeout.Duration()
 	reports := append(local, []task{
 		{name: "heartbeat", run: report.reporter.Run},
 		{name: "status", run: report.wakeOnChange},
-		{name: "status of mounts", run: func(ctx context.Context) error { return wakeOnMounts(ctx, disks, report.reporter.Wake) }},
+		{name: "status of mounts", run: wakeOn(disks.Changed, report.reporter.Wake)},
+		{name: "status of the operating system", run: wakeOn(report.system.Changed, report.reporter.Wake)},
 		{name: "podman", run: d.listening(owner)},
 	}...)
 	return slices.Concat(reports, observe.tasks(), []task{
@@ -203,6 +207,7 @@ func (d *device) tasks() ([]task, error) {
 		},
 		{name: "retirement", run: retire.Run},
 		{name: "firewall", run: ports.Run},
+		{name: "osupdate", run: report.system.Run},
 		{name: "identity", run: who.Run},
 		{name: "departure", run: leave.Run},
 		{name: "transport", run: func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
@@ -349,8 +354,7 @@ func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workl
 			GCInterval: time.Duration(d.cfg.Images.GCInterval),
 			GCMinAge:   time.Duration(d.cfg.Images.GCMinAge),
 		},
-		// The template of the units names the same two.
-		MaintenanceDirs: []string{"/etc/flotta/maintenance", "/run/flotta/maintenance"},
+		MaintenanceDirs: []string{maintenanceEtc, maintenanceRun},
 		Step:            d.step,
 		Log:             component(d.log, "workload"),
 		Event:           emit,

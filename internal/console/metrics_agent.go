@@ -9,7 +9,7 @@ func agentMetrics(b *bytes.Buffer, d Document) {
 		sample(b, name, value, labels...)
 	}
 	one("flotta_agent_info", "The agent's version, as a label.", 1, "version", d.Version)
-	one("flotta_agent_healthy", "1 while all is as desired.", truth(d.well()))
+	one("flotta_agent_healthy", "1 while all is as desired.", truth(d.Well()))
 	one("flotta_agent_start_time_seconds", "When the agent was started.", seconds(d.Started))
 	one("flotta_agent_problems", "Things that are wrong besides single workloads.", float64(len(d.Problems)))
 	one("flotta_agent_managed", "1 while the control plane manages the device.", truth(d.Device.Phase == PhaseManaged))

@@ -278,13 +278,13 @@ func (s *Server) answer(method, path string, query url.Values) (status int, kind
 	return http.StatusOK, kind, body
 }
 
-// well reports whether all is as desired.
-func (d Document) well() bool { return len(d.Problems) == 0 && d.failing() == 0 }
+// Well reports whether all is as desired.
+func (d Document) Well() bool { return len(d.Problems) == 0 && d.failing() == 0 }
 
 // document collects what is told, with a list also where there is nothing.
 func (s *Server) document() Document {
 	d := s.cfg.Collect()
-	d.Healthy = d.well()
+	d.Healthy = d.Well()
 	d.Problems = append([]string{}, d.Problems...)
 	d.Workloads = append([]Workload{}, d.Workloads...)
 	d.DataSync = append([]DataSync{}, d.DataSync...)
