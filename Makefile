@@ -13,11 +13,13 @@ ifndef HOME
 export HOME := $(shell getent passwd "$$(id -u)" | cut -d: -f6)
 endif
 # What the caller has in GOFLAGS or in a workspace must not decide what is built here.
-export GOFLAGS := -mod=readonly -buildvcs=false
+# The source archive brings the modules along.
+export GOFLAGS := $(if $(wildcard vendor/modules.txt),-mod=vendor,-mod=readonly) -buildvcs=false
 export GOWORK := off
 
 VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty --match 'v*' 2>/dev/null | sed 's/^v//' | grep . || echo 0.0.0)
 BIN ?= bin
+PROGRAMS ?= ./cmd/...
 FUZZTIME ?= 10s
 
 # The agent runs on small devices: grpcnotrace leaves out gRPC's trace pages, and with them text/template.
@@ -45,19 +47,38 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the static binaries into bin/ (BIN=folder)
-	CGO_ENABLED=0 go build $(release) -o $(BIN)/ ./cmd/...
+	CGO_ENABLED=0 go build $(release) -o $(BIN)/ $(PROGRAMS)
+
+.PHONY: build-race
+build-race: ## build the agent with the race detector into bin/, for testers (needs a C compiler)
+	CGO_ENABLED=1 go build -race $(release) -o $(BIN)/flotta-agent-race ./cmd/flotta-agent
 
 .PHONY: install
 install: ## install the agent and its files below DESTDIR (after make build)
 	install -D -m 0755 $(BIN)/flotta-agent $(DESTDIR)/usr/bin/flotta-agent
 	install -D -m 0644 config/agent.toml $(DESTDIR)/etc/flotta/agent.toml
 	install -D -m 0644 config/yggdrasil/device.toml $(DESTDIR)/etc/yggdrasil/workers/device.toml
-	cd systemd && find system user user-preset -type f -exec install -D -m 0644 {} $(DESTDIR)/usr/lib/systemd/{} \;
+	install -D -m 0755 rpm/subids.sh $(DESTDIR)/usr/libexec/flotta-agent/subids
+	cd systemd && find system system-preset user user-preset -type f -exec install -D -m 0644 {} $(DESTDIR)/usr/lib/systemd/{} \;
 	cd systemd && find sysusers.d tmpfiles.d -type f -exec install -D -m 0644 {} $(DESTDIR)/usr/lib/{} \;
+	install -d $(DESTDIR)/usr/lib/systemd/system/multi-user.target.wants
+	ln -sf ../flotta-subids.service $(DESTDIR)/usr/lib/systemd/system/multi-user.target.wants/
+
+.PHONY: source
+source: ## pack the source with all that it is built from into dist/
+	rpm/source.sh dist $(VERSION)
+
+.PHONY: srpm
+srpm: setup ## build the source package into dist/
+	rpm/build.sh dist $(VERSION) source
 
 .PHONY: rpm
-rpm: setup ## build the binary package into dist/
+rpm: setup ## build the source and the binary packages into dist/, without the network
 	rpm/build.sh dist $(VERSION)
+
+.PHONY: rpm-arm64
+rpm-arm64: setup ## build the binary packages for arm64 into dist/
+	rpm/build.sh dist $(VERSION) aarch64
 
 .PHONY: generate
 generate: tools-generate ## regenerate what is generated

@@ -26,6 +26,7 @@ func TestEveryFileHasItsPlace(t *testing.T) {
 	for path, want := range map[string]string{
 		"user/flotta.slice":            "/usr/lib/systemd/user/flotta.slice",
 		"user-preset/85-x.preset":      "/usr/lib/systemd/user-preset/85-x.preset",
+		"system-preset/85-x.preset":    "/usr/lib/systemd/system-preset/85-x.preset",
 		"tmpfiles.d/flotta-agent.conf": "/usr/lib/tmpfiles.d/flotta-agent.conf",
 		"sysusers.d/flotta-agent.conf": "/usr/lib/sysusers.d/flotta-agent.conf",
 		"elsewhere/x":                  "",
