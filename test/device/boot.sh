@@ -35,16 +35,31 @@ for image in "$DIR"/limits/*.img; do
 done
 
 if [ ! -e "$DIR/provisioned" ]; then
-	# What the package's scriptlets do.
-	chroot "$root" systemd-sysusers
-	for file in subuid subgid; do
-		grep -qs '^flotta:' "$root/etc/$file" || echo flotta:600000:65536 >>"$root/etc/$file"
-	done
-	chroot "$root" systemctl --global preset flotta-workloads.target
+	case $PROVISION in
+	files)
+		# What the package's scriptlets do.
+		chroot "$root" systemd-sysusers
+		for file in subuid subgid; do
+			grep -qs '^flotta:' "$root/etc/$file" || echo flotta:600000:65536 >>"$root/etc/$file"
+		done
+		chroot "$root" systemctl --global preset flotta-workloads.target
+		;;
+	packages)
+		# Debian's rpm asks to be told that it is meant. The host's packages are none of rpm's, or another system's.
+		force=
+		if rpm --help | grep -q -e --force-debian; then force=--force-debian; fi
+		rpm $force --root "$root" --nodeps -U "$DIR"/packages/*.rpm
+		;;
+	esac
 	if [ "$HIERARCHY" = v1 ]; then
 		chroot "$root" systemctl enable device-cgroups.service device-released.service
 	fi
 	touch "$DIR/provisioned"
+fi
+
+if [ "$READ_ONLY_USR" = true ]; then
+	mount --bind "$root/usr" "$root/usr"
+	mount -o remount,bind,ro "$root/usr"
 fi
 
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes

@@ -36,6 +36,15 @@ type Config struct {
 	Dir string
 	// Files are put into the device's root before its first boot, by path.
 	Files map[string]File
+	// Bare leaves out what the package brings: its files, and the user of the
+	// workloads. Until FindUser, the device has none.
+	Bare bool
+	// Packages are RPM packages of the host's file system that are installed
+	// before the first boot, without a service manager that runs, as when an
+	// image is composed. The device is Bare otherwise.
+	Packages []string
+	// ReadOnlyUsr makes /usr read-only, as that of an image is.
+	ReadOnlyUsr bool
 	// Limits are folders of the device on small file systems of their own, by
 	// path, with their size in bytes; at least 16 MiB.
 	Limits map[string]int64
@@ -80,6 +89,11 @@ func (c Config) Validate() error {
 		}
 		if f.Source != "" && f.Content != nil {
 			errs = append(errs, fmt.Errorf("file %q has both content and source", path))
+		}
+	}
+	for _, path := range c.Packages {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("package %q has no absolute path", path))
 		}
 	}
 	for path, size := range c.Limits {

@@ -28,6 +28,8 @@ type Device struct {
 	reaper    *reaper
 	console   io.Writer
 	identity  string
+	provision string // "files", "packages" or "nothing" of what the package brings
+	readOnly  bool   // of /usr
 	uid       int
 
 	mu     sync.Mutex
@@ -65,7 +67,13 @@ func Boot(ctx context.Context, cfg Config) (*Device, error) {
 // assemble claims what the device needs on the host and starts its reaper,
 // before anything is there that could be left behind.
 func assemble(cfg Config, host Host) (*Device, error) {
-	d := &Device{name: cfg.Name, dir: cfg.Dir, console: cfg.Console, identity: cfg.ID}
+	d := &Device{name: cfg.Name, dir: cfg.Dir, console: cfg.Console, identity: cfg.ID, provision: "files", readOnly: cfg.ReadOnlyUsr}
+	switch {
+	case len(cfg.Packages) > 0:
+		d.provision = "packages"
+	case cfg.Bare:
+		d.provision = "nothing"
+	}
 	if d.identity == "" {
 		d.identity = NewID()
 	}
@@ -141,7 +149,7 @@ func (d *Device) Addr() string { return d.network.device.String() }
 // Dir is where the device's state is.
 func (d *Device) Dir() string { return d.dir }
 
-// UID is the user id of User on the device.
+// UID is the user id of User on the device; 0 while there is no such user.
 func (d *Device) UID() int { return d.uid }
 
 // Leader is the PID of the device's systemd as the host sees it; 0 when the

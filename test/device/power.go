@@ -73,6 +73,7 @@ func (d *Device) start() error {
 	cmd.Env = []string{
 		"PATH=" + searchPath, "DIR=" + d.dir, "HIERARCHY=" + d.hierarchy,
 		"CGROUPS=" + strings.Join(d.cgroups, " "),
+		"PROVISION=" + d.provision, "READ_ONLY_USR=" + strconv.FormatBool(d.readOnly),
 	}
 	// A file, not a pipe: a detached device outlives whoever reads from it.
 	console, err := os.Create(filepath.Join(d.dir, "console.log"))
@@ -106,6 +107,16 @@ func (d *Device) waitBooted(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if d.provision == "nothing" {
+		return nil
+	}
+	return d.FindUser(ctx)
+}
+
+// FindUser waits until User's service manager listens for Podman calls. Boot and
+// PowerOn do it, but for a device that is Bare: it is called when there is such a
+// user.
+func (d *Device) FindUser(ctx context.Context) error {
 	if d.uid == 0 {
 		r, err := d.Run(ctx, "id", "-u", User)
 		if err != nil {

@@ -86,7 +86,7 @@ func (d *Device) prepare(ctx context.Context, cfg Config, host Host) error {
 
 // fill makes the state folder of a new device.
 func (d *Device) fill(ctx context.Context, cfg Config, host Host) error {
-	for _, sub := range []string{"", "upper", "work", "root", "limits", "containers", "home", "local"} {
+	for _, sub := range []string{"", "upper", "work", "root", "limits", "packages", "containers", "home", "local"} {
 		// Users of the device walk through some of these.
 		if err := os.MkdirAll(filepath.Join(d.dir, sub), 0o755); err != nil {
 			return err
@@ -107,13 +107,20 @@ func (d *Device) fill(ctx context.Context, cfg Config, host Host) error {
 		"/var/log/journal/.keep": {},
 	}
 	maps.Copy(files, d.workarounds(host))
-	if err := addShipped(files); err != nil {
-		return err
+	if !cfg.Bare && len(cfg.Packages) == 0 {
+		if err := addShipped(files); err != nil {
+			return err
+		}
 	}
 	maps.Copy(files, cfg.Files)
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		if err := d.place(path, files[path]); err != nil {
 			return fmt.Errorf("place %s: %w", path, err)
+		}
+	}
+	for i, path := range cfg.Packages {
+		if err := copyFile(filepath.Join(d.dir, "packages", strconv.Itoa(i)+".rpm"), path, 0o600); err != nil {
+			return fmt.Errorf("take package: %w", err)
 		}
 	}
 	for i, path := range d.limits {

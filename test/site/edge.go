@@ -43,6 +43,12 @@ type EdgeConfig struct {
 	Agent string
 	// WorkerEnv is added to the agent's environment, as NAME=value.
 	WorkerEnv []string
+	// Bare, Packages and ReadOnlyUsr are those of device.Config. The agent and
+	// the settings of yggd for it are then the package's, and on a Bare device
+	// yggd is not started.
+	Bare        bool
+	Packages    []string
+	ReadOnlyUsr bool
 	// Cgroup, Limits and Console are those of device.Config.
 	Cgroup  device.Cgroup
 	Limits  map[string]int64
@@ -95,6 +101,7 @@ func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 	}
 	d, err := device.Boot(ctx, device.Config{
 		ID: id, Files: files, Hosts: []string{EdgeName, S3Name}, Limits: cfg.Limits, Console: cfg.Console, Cgroup: cfg.Cgroup,
+		Bare: cfg.Bare, Packages: cfg.Packages, ReadOnlyUsr: cfg.ReadOnlyUsr,
 	})
 	if err != nil {
 		return nil, err
@@ -128,6 +135,14 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 	}
 	yggd, err := s.yggdFiles(id, cfg)
 	maps.Copy(files, yggd)
+	if cfg.Bare || len(cfg.Packages) > 0 { // the package brings them
+		delete(files, "/usr/bin/flotta-agent")
+		delete(files, "/etc/yggdrasil/workers/device.toml")
+	}
+	if cfg.Bare {
+		delete(files, "/etc/flotta/agent.toml")
+		delete(files, "/etc/systemd/system/multi-user.target.wants/yggd.service")
+	}
 	return files, err
 }
 
