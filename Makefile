@@ -41,7 +41,7 @@ gotest_long := gotestsum --format testname --format-hide-empty-pkg --
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ Build
 
@@ -160,7 +160,7 @@ test-minio: root setup tools-gotest tools-minio ## data sync against MinIO, the 
 .PHONY: test-device
 test-device: root setup tools-gotest tools-yggd tools-s3 tools-controlplane build ## booted devices with yggd, Podman and the agent (root)
 	$(gotest_long) -count=1 -p 1 -timeout 15m -tags integration -exec "$(clean_env)" ./test/device/...
-	$(gotest_long) -count=1 -p 1 -timeout 45m -tags device -exec "$(clean_env)" ./test/e2e/...
+	$(gotest_long) -count=1 -p 1 -timeout 45m -tags device -exec "$(clean_env)" ./test/e2e/... ./test/rpm/
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (10s) each

@@ -23,8 +23,8 @@ args=(--define "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"
 	# Two builds of one commit are the same bytes, so nothing of this machine and of this hour goes into them.
 	--define "_buildhost localhost" --define "use_source_date_epoch_as_buildtime 1"
 	--define "clamp_mtime_to_source_date_epoch 1" --define "build_mtime_policy clamp_to_source_date_epoch" "$@")
-# Where rpm is not the system's own package manager, it knows of nothing that is installed.
-rpm -q --quiet rpm 2>/dev/null || args+=(--nodeps)
+# rpm knows nothing of a Go that is not the distribution's, and where it is not the package manager, of nothing at all.
+rpm -q --quiet --whatprovides golang 2>/dev/null || args+=(--nodeps)
 
 # quiet runs rpmbuild, shows what it says when it fails, and moves what it wrote into the folder.
 quiet() {
