@@ -12,4 +12,4 @@ mount -t proc proc "$dir/root/proc"
 rpm --root "$dir/root" "$@"
 cd "$dir/upper"
 # A character device is what an overlay has of a file that was removed.
-find . -type c -o -not -type d -print | sort >"$changed"
+find . -not -type d | sort >"$changed"

@@ -230,14 +230,14 @@ func (r *rig) erased() {
 		r.Errorf("it says %q", rest)
 	}
 	r.is(map[string]string{
-		"find /usr /etc/systemd /run/systemd -xdev -name '*flotta*' -not -path '*/device-*'": "",
+		"find /usr /etc/systemd /run/systemd -xdev -name '*flotta*'": "",
 		"pgrep -l -u flotta":                               "",
 		"pgrep -l -x flotta-agent":                         "",
 		"ls /var/lib/systemd/linger":                       "",
 		"systemctl is-active user@" + uid + ".service":     "inactive",
 		"systemctl is-active yggd.service":                 "active",
 		"systemctl --failed --no-legend":                   "",
-		"nft list tables":                                  "",
+		"nft list tables | grep flotta":                    "",
 		"ls -A /etc/yggdrasil/workers":                     "",
 		"cat /var/local/yggdrasil/device/volumes/web/file": "kept",
 		"cat /etc/flotta/agent.toml.rpmsave":               strings.TrimSpace(settings),
