@@ -50,7 +50,7 @@ var ownPath = regexp.MustCompile(`^(/var/lib/rpm/|/usr/lib/sysimage/rpm/|/etc/(p
 // debian is what Debian's rpm wants to be told, because it is not the package
 // manager of the system.
 func debian() []string {
-	if out, _ := exec.Command("rpm", "--help").Output(); strings.Contains(string(out), "--force-debian") { //nolint:noctx // takes a moment
+	if out, _ := exec.Command("rpm", "--help").Output(); strings.Contains(string(out), "--force-debian") {
 		return []string{"--force-debian"}
 	}
 	return nil

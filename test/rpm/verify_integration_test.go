@@ -80,10 +80,10 @@ func TestUsersAndFolders(t *testing.T) {
 		raw, err := systemd.Files.ReadFile(path)
 		must(t, err)
 		target := filepath.Join(dir, systemd.InstallPath(path))
-		must(t, os.MkdirAll(filepath.Dir(target), 0o755)) //nolint:gosec // as on a device
+		must(t, os.MkdirAll(filepath.Dir(target), 0o755))
 		must(t, os.WriteFile(target, raw, 0o600))
 	}
-	must(t, os.MkdirAll(filepath.Join(dir, "etc"), 0o755)) //nolint:gosec // as on a device
+	must(t, os.MkdirAll(filepath.Join(dir, "etc"), 0o755))
 	for range 2 {
 		output(t, "systemd-sysusers", "--root="+dir)
 		output(t, "systemd-tmpfiles", "--root="+dir, "--create")
