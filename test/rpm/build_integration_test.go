@@ -37,7 +37,7 @@ func TestPackages(t *testing.T) {
 }
 
 func again(t *testing.T) {
-	temporary := filepath.Join(scratch, "another place")
+	temporary := filepath.Join(scratch, "another-place")
 	must(t, os.Mkdir(temporary, 0o700))
 	must(t, build(older, arch(), "again", nil,
 		[]string{"unshare", "--net", "--uts", "sh", "-c", `hostname elsewhere && umask 077 && exec "$0" "$@"`},
