@@ -30,11 +30,17 @@ type image struct {
 // from those of the machine, but rpm's own.
 func (i *image) rpm(args ...string) (said string, changed []string) {
 	i.Helper()
+	return i.run(slices.Concat([]string{"rpm"}, debian(), args)...)
+}
+
+// run is rpm for a command that is run inside the image.
+func (i *image) run(args ...string) (said string, changed []string) {
+	i.Helper()
 	list := filepath.Join(i.dir, "changed")
-	line := append([]string{"--mount", "sh", "-c", composeScript, "compose", i.dir, list}, append(debian(), args...)...)
+	line := append([]string{"--mount", "sh", "-c", composeScript, "compose", i.dir, list}, args...)
 	out, err := exec.CommandContext(i.Context(), "unshare", line...).CombinedOutput()
 	if err != nil {
-		i.Fatalf("rpm %q: %v: %s", args, err, out)
+		i.Fatalf("%q: %v: %s", args, err, out)
 	}
 	for path := range strings.Lines(read(i.T, list)) {
 		if path = strings.TrimSpace(strings.TrimPrefix(path, ".")); !ownPath.MatchString(path) {
