@@ -369,8 +369,8 @@ func TestBounded(t *testing.T) {
 			t.Errorf("write: %d, %v", n, err)
 		}
 	}
-	if b.String() != "abcde" || !b.over {
-		t.Errorf("kept %q, over %v", b.String(), b.over)
+	if string(b.kept) != "abcde" || !b.over {
+		t.Errorf("kept %q, over %v", string(b.kept), b.over)
 	}
 	if got := complaint([]byte("\n/dev/stdin:1:2: Error: \xff\nadd\n^^^\n")); got != "/dev/stdin:1:2: Error: ?" {
 		t.Errorf("complaint %q", got)

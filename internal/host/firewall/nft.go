@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,12 +41,12 @@ func nft(ctx context.Context, stdin string, args ...string) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("run nft %s: %w: %s", strings.Join(args, " "), err, complaint(stderr.Bytes()))
+		return nil, fmt.Errorf("run nft %s: %w: %s", strings.Join(args, " "), err, complaint(stderr.kept))
 	}
 	if stdout.over {
 		return nil, fmt.Errorf("run nft %s: it says more than %d bytes", strings.Join(args, " "), maxOutput)
 	}
-	return stdout.Bytes(), nil
+	return stdout.kept, nil
 }
 
 func find(name string) (string, error) {
@@ -71,9 +70,10 @@ func complaint(raw []byte) string {
 	return line
 }
 
-// bounded keeps the first bytes that are written to it.
+// bounded keeps the first bytes that are written to it. It embeds no buffer: exec
+// would fill that through its ReadFrom, past the bound.
 type bounded struct {
-	bytes.Buffer
+	kept  []byte
 	limit int
 	over  bool
 }
@@ -82,9 +82,9 @@ type bounded struct {
 // by itself.
 func (b *bounded) Write(p []byte) (int, error) {
 	n := len(p)
-	if room := b.limit - b.Len(); n > room {
+	if room := b.limit - len(b.kept); n > room {
 		p, b.over = p[:max(room, 0)], true
 	}
-	_, _ = b.Buffer.Write(p)
+	b.kept = append(b.kept, p...)
 	return n, nil
 }
