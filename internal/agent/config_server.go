@@ -72,7 +72,10 @@ func validDeviceID(id string) bool {
 	}
 	for i, c := range id {
 		inner := i > 0 && i < len(id)-1
-		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || inner && (c == '-' || c == '.')) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case inner && (c == '-' || c == '.'):
+		default:
 			return false
 		}
 	}

@@ -57,8 +57,8 @@ func TestEverySettingIsShown(t *testing.T) {
 // settingsOf returns the names of the settings in a section.
 func settingsOf(section string, in reflect.Type) []string {
 	var out []string
-	for i := range in.NumField() {
-		f := in.Field(i)
+	for f := range in.Fields() {
+		f := f
 		name := f.Tag.Get("toml")
 		if name == "" || name == "-" {
 			continue

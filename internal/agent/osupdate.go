@@ -130,7 +130,7 @@ func (s standstill) begin(ctx context.Context) error {
 		if err := os.MkdirAll(filepath.Dir(s.marker), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(s.marker, s.ours(), 0o644); err != nil { //nolint:gosec // for everybody to read
+		if err := os.WriteFile(s.marker, s.ours(), 0o644); err != nil {
 			return err
 		}
 	}

@@ -3,25 +3,19 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/datasync"
-	"github.com/project-flotta/flotta-agent/internal/desired"
-	"github.com/project-flotta/flotta-agent/internal/diskq"
-	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/heartbeat"
 	"github.com/project-flotta/flotta-agent/internal/host/facts"
 	"github.com/project-flotta/flotta-agent/internal/host/firewall"
 	"github.com/project-flotta/flotta-agent/internal/identity"
 	"github.com/project-flotta/flotta-agent/internal/podman"
 	"github.com/project-flotta/flotta-agent/internal/systemd"
-	"github.com/project-flotta/flotta-agent/internal/transport"
 	"github.com/project-flotta/flotta-agent/internal/transport/yggdrasil"
 	"github.com/project-flotta/flotta-agent/internal/workload"
 	"github.com/project-flotta/flotta-agent/internal/workload/adapter"
@@ -81,151 +75,6 @@ func RunWorker(ctx context.Context, cfg Config, env WorkerEnv, log *slog.Logger)
 		}
 	}
 	return d.run(ctx)
-}
-
-// run owns the state folder and runs the device on any transport.
-func (d *device) run(ctx context.Context) (err error) {
-	cfg, log := d.cfg, d.log
-	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
-		return fmt.Errorf("make state folder: %w", err)
-	}
-	lock, err := lockState(ctx, cfg.StateDir)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, lock)
-	if err := durable.Sweep(cfg.StateDir); err != nil {
-		log.Warn("leftovers of an earlier run stay", "err", err)
-	}
-	d.store, err = desired.Open(filepath.Join(cfg.StateDir, "desired.json"), d.settings.DeviceID, component(log, "desired"))
-	if err != nil {
-		return err
-	}
-	d.events, err = diskq.Open(diskq.Config{
-		Dir: filepath.Join(cfg.StateDir, "events"), MaxBytes: maxEventBytes, MaxAge: maxEventAge, Log: component(log, "events"),
-	})
-	if err != nil {
-		return err
-	}
-	defer closing(&err, d.events)
-	defer func() {
-		for _, c := range slices.Backward(d.opened) {
-			closing(&err, c)
-		}
-	}()
-	tasks, err := d.tasks()
-	if err != nil {
-		return err
-	}
-	return supervise(ctx, tasks...)
-}
-
-// device is one managed device while it is put together.
-type device struct {
-	cfg      Config
-	settings transport.Settings
-	carrier  transport.Transport
-	store    *desired.Store
-	events   *diskq.Queue
-	opened   []io.Closer  // by tasks; closed when they have ended
-	step     func(string) // nil but in tests of crashes
-	version  string       // of this program
-	level    *slog.LevelVar
-	log      *slog.Logger
-
-	rebirth rebirth // lets the device start anew after its departure
-	// unnoticed is called when the transport may not see a new certificate; nil:
-	// it always does.
-	unnoticed func(context.Context)
-	service   *service // nil: somebody else supervises this process
-}
-
-// tasks builds the components, in the order of their start: what reports comes
-// first and so stops last, what brings work in comes last and stops first.
-func (d *device) tasks() ([]task, error) {
-	report := &reporting{store: d.store}
-	emit := func(e protocol.EventInfo) { report.reporter.Event(e) }
-	who, err := d.identity(emit)
-	if err != nil {
-		return nil, err
-	}
-	report.who = who
-	owner, err := runtimeAccount(d.cfg.Runtime)
-	if err != nil {
-		return nil, err
-	}
-	if report.workloads, err = d.workloads(owner, emit); err != nil {
-		return nil, err
-	}
-	if report.sync, err = d.sync(owner, emit); err != nil {
-		return nil, err
-	}
-	retire := d.retirement(report, emit)
-	ports, err := d.firewall(report, emit)
-	if err != nil {
-		return nil, err
-	}
-	observe, err := d.observing(owner, report, emit)
-	if err != nil {
-		return nil, err
-	}
-	disks, err := d.mounts(owner, emit)
-	if err != nil {
-		return nil, err
-	}
-	report.others = func() []string {
-		return slices.Concat(retire.Problems(), ports.Problems(), disks.Problems(), observe.problems())
-	}
-	report.queues, report.recovered = observe.queues, observe.measure.delivery.Retry
-	if report.reporter, err = d.heartbeat(report); err != nil {
-		return nil, err
-	}
-	if report.system, err = d.osUpdate(owner, report, observe, emit); err != nil {
-		return nil, err
-	}
-	local, err := d.console(owner, report)
-	if err != nil {
-		return nil, err
-	}
-	leave := d.departure(report, observe)
-	leave.purges = append(leave.purges, purge{"firewall", ports.Clear}, purge{"mounts", disks.Clear}, purge{"updates of the operating system", report.system.Clear})
-	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
-	last := d.cfg.Sync.StopTimeout.Duration()
-	reports := append(local, []task{
-		{name: "heartbeat", run: report.reporter.Run},
-		{name: "status", run: report.wakeOnChange},
-		{name: "status of mounts", run: wakeOn(disks.Changed, report.reporter.Wake)},
-		{name: "status of the operating system", run: wakeOn(report.system.Changed, report.reporter.Wake)},
-		{name: "podman", run: d.listening(owner)},
-	}...)
-	return slices.Concat(reports, observe.tasks(), []task{
-		{name: "mounts", run: disks.Run},
-		{name: "workload", run: report.workloads.Run},
-		{
-			name: "datasync", last: last,
-			run: lastSync(report.sync.Run, report.sync.Drain, last, component(d.log, "datasync")),
-		},
-		{name: "retirement", run: retire.Run},
-		{name: "firewall", run: ports.Run},
-		{name: "osupdate", run: report.system.Run},
-		{name: "identity", run: who.Run},
-		{name: "departure", run: leave.Run},
-		{name: "transport", run: func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
-	}, d.supervised(report)), nil
-}
-
-// supervised is the task that tells systemd that the agent lives. It starts last:
-// then everything is there.
-func (d *device) supervised(report *reporting) []task {
-	if d.service == nil {
-		return nil
-	}
-	loops := []loop{
-		{"workload", report.workloads.Alive},
-		{"datasync", report.sync.Alive},
-		{"heartbeat", report.reporter.Alive},
-	}
-	return []task{{name: "watchdog", run: func(ctx context.Context) error { return d.service.run(ctx, loops) }}}
 }
 
 // heartbeat is what the control plane is told.
@@ -385,26 +234,6 @@ func (d *device) sync(owner account, emit func(protocol.EventInfo)) (*datasync.E
 	}
 	d.cfg.Sync.engine(&cfg)
 	return datasync.New(cfg)
-}
-
-// lockState makes this process the only agent on the state folder.
-func lockState(ctx context.Context, dir string) (io.Closer, error) {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		lock, err := durable.Lock(filepath.Join(dir, "agent.lock"))
-		var held *durable.LockedError
-		if err == nil || !errors.As(err, &held) {
-			return lock, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("another agent runs: %w", err)
-		}
-	}
 }
 
 func hardware() *protocol.HardwareInfo {

@@ -91,7 +91,9 @@ func (r *rig) onDiskIs(round string) {
 func TestMountsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, site.EdgeConfig{Settings: quickResync()})
-	units := func() string { return r.run("sh", "-c", "grep -l flotta-agent /etc/systemd/system/*.mount 2>/dev/null || true") }
+	units := func() string {
+		return r.run("sh", "-c", "grep -l flotta-agent /etc/systemd/system/*.mount 2>/dev/null || true")
+	}
 	for round, mount := range []struct{ fields, problem string }{
 		{"device: /dev/disk/by-label/data, folder: " + disk + ", type: ext4", "mount " + disk + ": the device /dev/disk/by-label/data is not there"},
 		{"device: /dev/null, folder: /etc, type: ext4", "mount /etc: "},

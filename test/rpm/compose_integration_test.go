@@ -20,21 +20,21 @@ import (
 //go:embed compose.sh
 var composeScript string
 
-// image is a root in which packages are installed and nothing runs.
-type image struct {
+// composed is a root in which packages are installed and nothing runs.
+type composed struct {
 	*testing.T
 	dir string
 }
 
 // rpm runs rpm in the image, and returns what it said and all files that differ
 // from those of the machine, but rpm's own.
-func (i *image) rpm(args ...string) (said string, changed []string) {
+func (i *composed) rpm(args ...string) (said string, changed []string) {
 	i.Helper()
 	return i.run(slices.Concat([]string{"rpm"}, debian(), args)...)
 }
 
 // run is rpm for a command that is run inside the image.
-func (i *image) run(args ...string) (said string, changed []string) {
+func (i *composed) run(args ...string) (said string, changed []string) {
 	i.Helper()
 	list := filepath.Join(i.dir, "changed")
 	line := append([]string{"--mount", "sh", "-c", composeScript, "compose", i.dir, list}, args...)
@@ -68,7 +68,7 @@ func debian() []string {
 func TestComposition(t *testing.T) {
 	t.Parallel()
 	packages := pack(t, older, "", "-greenboot")
-	i := &image{T: t, dir: t.TempDir()}
+	i := &composed{T: t, dir: t.TempDir()}
 	want := append(strings.Fields(output(t, "rpm", "-qpl", packages[0])), strings.Fields(output(t, "rpm", "-qpl", packages[1]))...)
 	want = append(want, users...)
 	want = append(want, "/etc/systemd/user/default.target.wants/flotta-workloads.target")
@@ -105,7 +105,7 @@ var users = []string{"/etc/group", "/etc/gshadow", "/etc/passwd", "/etc/shadow",
 
 // expect holds the image to the files that it should have beyond the machine's,
 // folders left out.
-func (i *image) expect(what, said string, changed, want []string) {
+func (i *composed) expect(what, said string, changed, want []string) {
 	i.Helper()
 	said = regexp.MustCompile(`(?m)^(subids: flotta has .*|flotta-agent: kept: (the user flotta|key and certificate) .*|Creating (group|user) .*)\n`).ReplaceAllString(said, "")
 	if said != "" {
@@ -125,7 +125,7 @@ func (i *image) expect(what, said string, changed, want []string) {
 	}
 }
 
-func (i *image) users(subids string) {
+func (i *composed) users(subids string) {
 	i.Helper()
 	for file, line := range map[string]string{
 		"passwd": `\nflotta:x:\d+:\d+:Edge workloads:/var/home/flotta:/usr/sbin/nologin\n`,

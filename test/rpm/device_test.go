@@ -177,14 +177,14 @@ func TestLife(t *testing.T) {
 	must(t, r.edge.WriteFile("/etc/yggdrasil/workers/device.toml", []byte("# mine\n"+shipped), 0o644))
 	r.rpm([]string{"-U"}, pack(t, older, "", "-greenboot")...)
 	r.is(map[string]string{
-		"ls /etc/yggdrasil/workers":                                                        "device.toml",
-		"cat /etc/flotta/device.toml.rpmnew":                                               strings.TrimSpace(shipped),
-		"cat /etc/subuid":                                                                  "somebody:589824:65536\nflotta:655360:65536",
-		"cat /etc/subgid":                                                                  "flotta:655360:65536",
-		"systemctl --global is-enabled flotta-workloads.target":                            "enabled",
-		"systemctl is-enabled flotta-workloads.target":                                     "disabled",
-		"systemctl is-enabled flotta-subids.service":                                       "static",
-		"loginctl show-user flotta --property=Linger --value":                              "yes",
+		"ls /etc/yggdrasil/workers":                             "device.toml",
+		"cat /etc/flotta/device.toml.rpmnew":                    strings.TrimSpace(shipped),
+		"cat /etc/subuid":                                       "somebody:589824:65536\nflotta:655360:65536",
+		"cat /etc/subgid":                                       "flotta:655360:65536",
+		"systemctl --global is-enabled flotta-workloads.target": "enabled",
+		"systemctl is-enabled flotta-workloads.target":          "disabled",
+		"systemctl is-enabled flotta-subids.service":            "static",
+		"loginctl show-user flotta --property=Linger --value":   "yes",
 		"stat -c '%a %U:%G' /var/local/yggdrasil/device/volumes /var/lib/flotta-greenboot": "711 flotta:flotta\n755 root:root",
 	})
 	must(t, r.edge.WriteFile("/etc/flotta/agent.toml", []byte(settings), 0o644))

@@ -22,7 +22,7 @@ func TestSELinux(t *testing.T) {
 	t.Parallel()
 	const mine = "/var/local/yggdrasil/device/volumes/web/file"
 	store := strings.TrimSpace(output(t, "sh", "-c", `. /etc/selinux/config; echo "$SELINUXTYPE"`))
-	i := &image{T: t, dir: t.TempDir()}
+	i := &composed{T: t, dir: t.TempDir()}
 
 	i.run("sh", "-c", containers, store)
 	said, changed := i.rpm(append([]string{"--nodeps", "-U"}, pack(t, older, "-selinux")...)...)

@@ -28,7 +28,7 @@ func TestUnits(t *testing.T) {
 	must(t, os.WriteFile(subids, []byte(text), 0o600))
 	n := 0
 	must(t, fs.WalkDir(systemd.Files, ".", func(path string, e fs.DirEntry, err error) error {
-		manager := strings.SplitN(path, "/", 2)[0]
+		manager, _, _ := strings.Cut(path, "/")
 		if err != nil || e.IsDir() || !slices.Contains([]string{"system", "user"}, manager) {
 			return err
 		}

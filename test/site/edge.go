@@ -150,13 +150,14 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 func (s *Site) directFiles(id string, cfg EdgeConfig) map[string]device.File {
 	const unit = "/etc/systemd/system/"
 	server := fmt.Sprintf("[server]\naddress = %q\ncert-file = %q\nkey-file = %q\nca-files = [%q]\ndevice-id = %q\n", s.server(), certFile, keyFile, caFile, id)
-	env := "[Service]\nRestartSec=1\n"
+	var env strings.Builder
+	env.WriteString("[Service]\nRestartSec=1\n")
 	for _, e := range cfg.WorkerEnv {
-		env += "Environment=" + strconv.Quote(e) + "\n"
+		env.WriteString("Environment=" + strconv.Quote(e) + "\n")
 	}
 	return map[string]device.File{
 		"/etc/flotta/agent.toml.d/50-server.toml":             {Content: []byte(server)},
-		unit + "flotta-agent.service.d/test.conf":             {Content: []byte(env)},
+		unit + "flotta-agent.service.d/test.conf":             {Content: []byte(env.String())},
 		unit + "multi-user.target.wants/flotta-agent.service": {Link: "/usr/lib/systemd/system/flotta-agent.service"},
 	}
 }

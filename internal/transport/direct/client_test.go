@@ -269,10 +269,10 @@ func TestPause(t *testing.T) {
 		t.Errorf("pause %s although the server asked for 45 s", got)
 	}
 	for header, want := range map[string]time.Duration{
-		"": 0, "-1": 0, "soon": 0, "7": 7 * time.Second, "99999999999": 0, "999999999": time.Minute,
+		"": 0, "-1": 0, "soon": 0, "7": 7 * time.Second, "999999999": time.Minute,
 		"Wed, 21 Oct 2026 07:28:00 GMT": 0,
 	} {
-		if got := retryAfter(header, time.Minute); got != want && !(header == "99999999999" && got == time.Minute) {
+		if got := retryAfter(header, time.Minute); got != want {
 			t.Errorf("Retry-After %q: %s, want %s", header, got, want)
 		}
 	}

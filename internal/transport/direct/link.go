@@ -46,7 +46,7 @@ func (c *Client) link() (*link, error) {
 	}
 	// It may be in the middle of being exchanged.
 	if c.told == nil || c.told.Error() != err.Error() {
-		c.cfg.Log.Warn("credential not read", "err", err, "last one stays in use", c.current != nil)
+		c.cfg.Log.Warn("credential not read", "err", err, "last_one_stays", c.current != nil)
 	}
 	c.told = err
 	if c.current == nil {

@@ -70,9 +70,9 @@ func (c *Client) tell(err error, pause time.Duration) {
 	if err != nil {
 		now = err.Error()
 	}
-	switch {
-	case now == c.poll.told:
-	case now == "":
+	switch now {
+	case c.poll.told:
+	case "":
 		c.cfg.Log.Info("control plane answers")
 	default:
 		c.cfg.Log.Warn("control plane not asked, will try again", "pause", pause, "err", err)
