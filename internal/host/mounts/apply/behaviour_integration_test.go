@@ -228,8 +228,10 @@ func TestErrorsOnDisk(t *testing.T) {
 	b := newBooted(t)
 	c := check{t, b}
 	a := c.folder("a")
-	mount := c.ext4(a, "errors=remount-ro")
-	c.good(mount)
+	mount := c.ext4(a, "errors=remount-ro") // of the file system, and not of the mount
+	if m := c.all(mount).Mounts[0]; !m.Mounted || m.Reason != "" {
+		t.Fatalf("status %+v", m)
+	}
 	b.run("sh", "-c", "echo made by a test >/sys/fs/ext4/loop"+b.loops["ext4"]+"/trigger_fs_error")
 	status := c.all(mount)
 	if m := status.Mounts[0]; m.Reason != ReasonReadOnly || !m.Mounted {
