@@ -261,7 +261,7 @@ func TestImage(t *testing.T) {
 	r.is(map[string]string{
 		"touch /usr/x 2>&1":              "touch: cannot touch '/usr/x': Read-only file system",
 		"cat /etc/flotta/agent.toml":     strings.TrimSpace(settings),
-		"ls /etc/flotta":                 "agent.toml\nagent.toml.rpmnew\nmaintenance",
+		"ls /etc/flotta":                 "agent.toml\nagent.toml.d\nagent.toml.rpmnew\nmaintenance\npki",
 		"systemctl --failed --no-legend": "",
 	})
 	// The device's own files, merged over those of another image.

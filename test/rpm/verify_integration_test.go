@@ -23,9 +23,13 @@ func TestUnits(t *testing.T) {
 	// A drop-in is read with its unit.
 	unit := "[Service]\nExecStart=/bin/true\n"
 	must(t, os.WriteFile(filepath.Join(dir, "system/yggd.service"), []byte(unit), 0o600))
-	subids := filepath.Join(dir, "system/flotta-subids.service")
-	text := strings.Replace(read(t, subids), "/usr/libexec/flotta-agent/subids", "/bin/true", 1)
-	must(t, os.WriteFile(subids, []byte(text), 0o600))
+	for name, program := range map[string]string{
+		"flotta-subids.service": "/usr/libexec/flotta-agent/subids", "flotta-agent.service": "/usr/bin/flotta-agent",
+	} {
+		path := filepath.Join(dir, "system", name)
+		text := strings.Replace(read(t, path), "="+program, "=/bin/true", 1)
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+	}
 	n := 0
 	must(t, fs.WalkDir(systemd.Files, ".", func(path string, e fs.DirEntry, err error) error {
 		manager, _, _ := strings.Cut(path, "/")
