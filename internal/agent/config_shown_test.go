@@ -58,7 +58,6 @@ func TestEverySettingIsShown(t *testing.T) {
 func settingsOf(section string, in reflect.Type) []string {
 	var out []string
 	for f := range in.Fields() {
-		f := f
 		name := f.Tag.Get("toml")
 		if name == "" || name == "-" {
 			continue

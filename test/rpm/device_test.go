@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,23 +125,6 @@ func (r *rig) agent(version string) (pid string) {
 	return pid
 }
 
-// rpm runs rpm on the device, on packages of this machine.
-func (r *rig) rpm(args []string, packages ...string) string {
-	r.Helper()
-	line := append([]string{"sh", "-c", `force=; if rpm --help | grep -q -e --force-debian; then force=--force-debian; fi
-exec rpm $force --nodeps "$@" 2>&1`, "rpm"}, args...)
-	for i, path := range packages {
-		target := "/root/" + strconv.Itoa(i) + ".rpm"
-		must(r.T, r.edge.CopyIn(path, target, 0o600))
-		line = append(line, target)
-	}
-	result, err := r.edge.Run(r.Context(), line...)
-	if err != nil {
-		r.Fatalf("%v: %s", err, result.Stdout)
-	}
-	return result.Stdout
-}
-
 // sh runs a line of shell on the device that has to succeed.
 func (r *rig) sh(line string) string {
 	r.Helper()
@@ -164,92 +146,6 @@ func (r *rig) is(want map[string]string) {
 }
 
 const settings = site.DefaultSettings + "# mine\n"
-
-// TestLife is a device's whole way through rpm: installed while it runs,
-// enrolled, upgraded, taken back, erased, and installed anew.
-func TestLife(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, site.EdgeConfig{Bare: true})
-	must(t, r.edge.WriteFile("/etc/subuid", []byte("somebody:589824:65536\n"), 0o644))
-	must(t, r.edge.WriteFile("/etc/subgid", nil, 0o644))
-	// yggd takes whatever is there for a worker, what rpm puts aside as well.
-	shipped := read(t, root, "config/yggdrasil/device.toml")
-	must(t, r.edge.WriteFile("/etc/yggdrasil/workers/device.toml", []byte("# mine\n"+shipped), 0o644))
-	r.rpm([]string{"-U"}, pack(t, older, "", "-greenboot")...)
-	r.is(map[string]string{
-		"ls /etc/yggdrasil/workers":                             "device.toml",
-		"cat /etc/flotta/device.toml.rpmnew":                    strings.TrimSpace(shipped),
-		"cat /etc/subuid":                                       "somebody:589824:65536\nflotta:655360:65536",
-		"cat /etc/subgid":                                       "flotta:655360:65536",
-		"systemctl --global is-enabled flotta-workloads.target": "enabled",
-		"systemctl is-enabled flotta-workloads.target":          "disabled",
-		"systemctl is-enabled flotta-subids.service":            "static",
-		"loginctl show-user flotta --property=Linger --value":   "yes",
-		"stat -c '%a %U:%G' /var/local/yggdrasil/device/volumes /var/lib/flotta-greenboot": "711 flotta:flotta\n755 root:root",
-	})
-	must(t, r.edge.WriteFile("/etc/flotta/agent.toml", []byte(settings), 0o644))
-	r.sh("systemctl enable --now yggd.service")
-
-	container := r.manage()
-	pid := r.agent(older)
-	r.sh("echo kept >/var/local/yggdrasil/device/volumes/web/file")
-	for _, step := range []struct {
-		version string
-		args    []string
-	}{{newer, []string{"-U"}}, {older, []string{"-U", "--oldpackage"}}} {
-		r.rpm(step.args, pack(t, step.version, "", "-greenboot")...)
-		before := pid
-		if pid = r.agent(step.version); pid == before {
-			t.Errorf("agent %s is the process %s of the one before", step.version, pid)
-		}
-		if now := r.running(); now != container {
-			t.Errorf("with agent %s, the workload was restarted: %s, before %s", step.version, now, container)
-		}
-		r.is(map[string]string{
-			"cat /etc/flotta/agent.toml":                          strings.TrimSpace(settings),
-			"ls /etc/yggdrasil/workers":                           "device.toml",
-			"loginctl show-user flotta --property=Linger --value": "yes",
-		})
-	}
-	r.erased()
-	r.rpm([]string{"-U"}, pack(t, newer, "")...)
-	must(t, r.edge.WriteFile("/etc/flotta/agent.toml", []byte(settings), 0o644))
-	r.sh("systemctl restart yggd.service")
-	r.agent(newer)
-	r.running()
-	r.is(map[string]string{"cat /var/local/yggdrasil/device/volumes/web/file": "kept"})
-}
-
-// erased erases the packages, and looks for what is left.
-func (r *rig) erased() {
-	r.Helper()
-	uid := strconv.Itoa(r.edge.UID())
-	said := r.rpm([]string{"-e", "flotta-agent", "flotta-agent-greenboot"})
-	for _, kept := range []string{"/var/local/yggdrasil/device", "/var/home/flotta", "the user flotta", "key and certificate"} {
-		if !strings.Contains(said, "flotta-agent: kept: "+kept) {
-			r.Errorf("nothing is said of %s: %s", kept, said)
-		}
-	}
-	for line := range strings.Lines(said) {
-		if !strings.HasPrefix(line, "flotta-agent: ") && !strings.HasPrefix(line, "warning: /etc/") {
-			r.Errorf("it says %q", line)
-		}
-	}
-	r.is(map[string]string{
-		"find /usr /etc/systemd /run/systemd -xdev -name '*flotta*'": "",
-		"pgrep -l -u flotta":                               "",
-		"pgrep -l -x flotta-agent":                         "",
-		"ls /var/lib/systemd/linger":                       "",
-		"systemctl is-active user@" + uid + ".service":     "inactive",
-		"systemctl is-active yggd.service":                 "active",
-		"systemctl --failed --no-legend":                   "",
-		"nft list tables | grep flotta":                    "",
-		"ls -A /etc/yggdrasil/workers":                     "",
-		"head -n 1 /etc/flotta/device.toml.rpmsave":        "# mine",
-		"cat /var/local/yggdrasil/device/volumes/web/file": "kept",
-		"cat /etc/flotta/agent.toml.rpmsave":               strings.TrimSpace(settings),
-	})
-}
 
 // TestImage boots an image that the packages were put into before, with a /usr
 // that nobody can write to.
