@@ -41,7 +41,7 @@ func TestDropIns(t *testing.T) {
 	}
 
 	for text, want := range map[string]string{
-		"[server]\naddress = \"x:1\"\n": "50.toml: unknown setting", "x": "50.toml: line 1", "[server]\npoll = \"1ms\"\n": "server.poll 1ms",
+		"[server]\nserver = \"x:1\"\n": "50.toml: unknown setting", "x": "50.toml: line 1", "[server]\npoll = \"1ms\"\n": "server.poll 1ms",
 	} {
 		dropIn(t, path, "50.toml", text)
 		if _, err := LoadConfig(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "50.toml") {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,12 +32,12 @@ func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, said, log := watched(t, 4*time.Minute)
-		slow := 0 * time.Second
+		var slow atomic.Int64 // a duration
 		loops := []loop{
 			{"quick", func(context.Context) error { return nil }},
 			{"slow", func(ctx context.Context) error {
 				select {
-				case <-time.After(max(1, slow)):
+				case <-time.After(max(1, time.Duration(slow.Load()))):
 					return nil
 				case <-ctx.Done():
 					return context.Cause(ctx)
@@ -47,12 +48,12 @@ func TestWatchdog(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- s.run(ctx, loops) }()
 		time.Sleep(150 * time.Second)
-		slow = 110 * time.Second // as long as a report without a network
+		slow.Store(int64(110 * time.Second))
 		time.Sleep(6 * time.Minute)
 		if log.Len() > 0 {
 			t.Errorf("log: %s", log)
 		}
-		slow = time.Hour
+		slow.Store(int64(time.Hour))
 		time.Sleep(10 * time.Minute)
 		lived := len(*said)
 		if !strings.Contains(log.String(), "loops=[slow]") {
