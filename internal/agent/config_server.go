@@ -45,10 +45,11 @@ func (c ServerConfig) validate() error {
 			return fmt.Errorf("server.address %q: must be a host and a port, such as edge.example.com:8043", c.Address)
 		}
 	}
-	for name, path := range map[string]string{"server.cert-file": c.CertFile, "server.key-file": c.KeyFile} {
-		if !filepath.IsAbs(path) {
-			return fmt.Errorf("%s %q: must be an absolute path", name, path)
-		}
+	if !filepath.IsAbs(c.CertFile) {
+		return fmt.Errorf("server.cert-file %q: must be an absolute path", c.CertFile)
+	}
+	if !filepath.IsAbs(c.KeyFile) {
+		return fmt.Errorf("server.key-file %q: must be an absolute path", c.KeyFile)
 	}
 	for _, path := range c.CAFiles {
 		if !filepath.IsAbs(path) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,25 +15,50 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// watched is a service whose notifications are written down with their time.
-func watched(t *testing.T, watchdog time.Duration) (*service, *[]string, *strings.Builder) {
-	t.Helper()
-	var said []string
-	log := &strings.Builder{}
-	began := time.Now()
-	return &service{
-		watchdog: watchdog, log: slog.New(slog.NewTextHandler(log, nil)),
-		tell: func(state string) error {
-			said = append(said, fmt.Sprintf("%s %s", time.Since(began), state))
-			return nil
-		},
-	}, &said, log
+// witness is systemd, and who reads the journal.
+type witness struct {
+	began time.Time
+
+	mu   sync.Mutex
+	said []string // what it was told, and after what time
+	log  strings.Builder
+}
+
+func (w *witness) tell(state string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, fmt.Sprintf("%s %s", time.Since(w.began), state))
+	return nil
+}
+
+func (w *witness) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+func (w *witness) told() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.said)
+}
+
+func (w *witness) journal() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.String()
+}
+
+// watched is a service of which all is written down.
+func watched(watchdog time.Duration) (*service, *witness) {
+	w := &witness{began: time.Now()}
+	return &service{watchdog: watchdog, log: slog.New(slog.NewTextHandler(w, nil)), tell: w.tell}, w
 }
 
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, said, log := watched(t, 4*time.Minute)
+		s, w := watched(4 * time.Minute)
 		var slow atomic.Int64 // a duration
 		loops := []loop{
 			{"quick", func(context.Context) error { return nil }},
@@ -50,25 +77,26 @@ func TestWatchdog(t *testing.T) {
 		time.Sleep(150 * time.Second)
 		slow.Store(int64(110 * time.Second))
 		time.Sleep(6 * time.Minute)
-		if log.Len() > 0 {
-			t.Errorf("log: %s", log)
+		if text := w.journal(); text != "" {
+			t.Errorf("log: %s", text)
 		}
 		slow.Store(int64(time.Hour))
 		time.Sleep(10 * time.Minute)
-		lived := len(*said)
-		if !strings.Contains(log.String(), "loops=[slow]") {
-			t.Errorf("log: %s", log)
+		lived := len(w.told())
+		if text := w.journal(); !strings.Contains(text, "loops=[slow]") {
+			t.Errorf("log: %s", text)
 		}
 		time.Sleep(10 * time.Minute)
-		if len(*said) != lived {
-			t.Errorf("said %q while a loop hangs", (*said)[lived:])
+		if said := w.told(); len(said) != lived {
+			t.Errorf("said %q while a loop hangs", said[lived:])
 		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		said := w.told()
 		var last time.Duration
-		for i, line := range *said {
+		for i, line := range said {
 			at, err := time.ParseDuration(strings.Fields(line)[0])
 			if err != nil {
 				t.Fatal(err)
@@ -78,8 +106,8 @@ func TestWatchdog(t *testing.T) {
 			}
 			last = at
 		}
-		if first, end := (*said)[0], (*said)[len(*said)-1]; first != "0s READY=1" || !strings.HasSuffix(end, "STOPPING=1") {
-			t.Errorf("said %q", *said)
+		if first, end := said[0], said[len(said)-1]; first != "0s READY=1" || !strings.HasSuffix(end, "STOPPING=1") {
+			t.Errorf("said %q", said)
 		}
 	})
 }
@@ -88,13 +116,13 @@ func TestWatchdog(t *testing.T) {
 func TestWithoutWatchdog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, said, _ := watched(t, 0)
+		s, w := watched(0)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := s.run(ctx, nil); err != nil {
 			t.Error(err)
 		}
-		if diff := cmp.Diff([]string{"0s READY=1", "1h0m0s STOPPING=1"}, *said); diff != "" {
+		if diff := cmp.Diff([]string{"0s READY=1", "1h0m0s STOPPING=1"}, w.told()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
