@@ -45,7 +45,7 @@ func TestUpgrade(t *testing.T) {
 		x.run(time.Minute)
 		x.expect("in the end", c.new, "succeeded")
 		x.problem("in the end", "")
-		if diff := cmp.Diff([]string{"workloads", "sync", "heartbeat", "resume"}, x.did); diff != "" {
+		if diff := cmp.Diff([]string{"workloads", "sync", "heartbeat", "resume"}, x.done()); diff != "" {
 			t.Errorf("what was done (-want +got):\n%s", diff)
 		}
 		want := []string{reasonStaged, reasonRebooting, reasonBooted, reasonSucceeded}
@@ -116,8 +116,8 @@ func atEveryStep(t *testing.T, first int, interrupt func(x *rig, c commits)) {
 			x.run(20 * time.Minute)
 			x.expect("after all", c.new, "succeeded")
 			x.problem("after all", "")
-			if n := len(x.did); n > 0 && x.did[n-1] != "resume" {
-				t.Errorf("what was done before the reboot is not undone: %v", x.did)
+			if n := len(x.done()); n > 0 && x.done()[n-1] != "resume" {
+				t.Errorf("what was done before the reboot is not undone: %v", x.done())
 			}
 			if boots := x.boot; boots > 3 {
 				t.Errorf("the machine was booted %d times", boots)
@@ -140,8 +140,8 @@ func TestHeldBack(t *testing.T) {
 		x.run(3 * time.Hour)
 		x.expect("staged", c.old, "")
 		s := x.r.Status()
-		if s.Next != c.new || !strings.Contains(s.Note, "somebody has to ask for") || len(x.did) != 0 {
-			t.Errorf("status %+v, did %v", s, x.did)
+		if s.Next != c.new || !strings.Contains(s.Note, "somebody has to ask for") || len(x.done()) != 0 {
+			t.Errorf("status %+v, did %v", s, x.done())
 		}
 		x.reboot(false) // the power is cut: what was staged is gone
 		x.run(time.Minute)
@@ -197,7 +197,7 @@ func TestGreenbootRollsBack(t *testing.T) {
 		x.run(24 * time.Hour)
 		x.expect("rolled back", c.old, "failed")
 		x.problem("rolled back", "greenboot found it red")
-		if n := strings.Count(strings.Join(x.did, " "), "heartbeat"); n != 1 {
+		if n := strings.Count(strings.Join(x.done(), " "), "heartbeat"); n != 1 {
 			t.Errorf("it was tried %d times", n)
 		}
 		x.restart()
@@ -316,13 +316,13 @@ func TestRebootThatDoesNotCome(t *testing.T) {
 		x.run(time.Minute)
 		x.restart() // while the machine is said to go down
 		x.run(8 * time.Minute)
-		if diff := cmp.Diff([]string{"workloads", "sync", "heartbeat"}, x.did); diff != "" {
+		if diff := cmp.Diff([]string{"workloads", "sync", "heartbeat"}, x.done()); diff != "" {
 			t.Errorf("too early (-want +got):\n%s", diff)
 		}
 		x.run(3 * time.Minute)
 		x.problem("given up", "did not go down")
-		if last := x.did[len(x.did)-1]; last != "resume" && len(x.did) < 5 {
-			t.Errorf("given up: %v", x.did)
+		if last := x.done()[len(x.done())-1]; last != "resume" && len(x.done()) < 5 {
+			t.Errorf("given up: %v", x.done())
 		}
 		x.run(3 * time.Hour)
 		x.expect("still", c.old, "")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -167,6 +168,13 @@ func (x *rig) record(what string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.did = append(x.did, what)
+}
+
+// done returns what was done before a reboot, and after, so far.
+func (x *rig) done() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.did)
 }
 
 func (x *rig) task(name string) Task {

@@ -97,8 +97,8 @@ func TestAbsentCommit(t *testing.T) {
 		if got := read(t, remote); got != before {
 			t.Errorf("the remote was changed:\n%s", got)
 		}
-		if m := x.machine(); len(m.Deployments) != 1 || len(x.did) > 0 {
-			t.Errorf("something was done: %v", x.did)
+		if m := x.machine(); len(m.Deployments) != 1 || len(x.done()) > 0 {
+			t.Errorf("something was done: %v", x.done())
 		}
 		left, err := os.ReadDir(x.path("scratch"))
 		if err != nil || len(left) > 0 {
@@ -192,8 +192,8 @@ func TestStateCannotBeWritten(t *testing.T) {
 			x.run(10 * time.Second)
 			x.problem(full, "no space left on device")
 			x.expect(full, c.old, "")
-			if n := len(x.did); n > 0 && x.did[n-1] != "resume" {
-				t.Errorf("%s: what was done before the reboot is not undone: %v", phase, x.did)
+			if n := len(x.done()); n > 0 && x.done()[n-1] != "resume" {
+				t.Errorf("%s: what was done before the reboot is not undone: %v", phase, x.done())
 			}
 			if phase == PhaseLookedUp || phase == PhaseStaging {
 				if len(x.machine().Deployments) != 1 {
@@ -251,7 +251,7 @@ func TestTasksThatFail(t *testing.T) {
 		x.want(c.new, true)
 		x.run(4 * time.Minute)
 		x.expect("all the same", c.new, "succeeded")
-		if diff := cmp.Diff([]string{"last", "resume"}, x.did); diff != "" || took != 90*time.Second {
+		if diff := cmp.Diff([]string{"last", "resume"}, x.done()); diff != "" || took != 90*time.Second {
 			t.Errorf("what was done after %s (-want +got):\n%s", took, diff)
 		}
 	})
@@ -275,14 +275,14 @@ func TestCalledOff(t *testing.T) {
 		}
 		x.want(c.new, false) // held back
 		x.run(10 * time.Second)
-		if diff := cmp.Diff([]string{"workloads", "resume"}, x.did); diff != "" || x.r.Status().Next != c.new {
+		if diff := cmp.Diff([]string{"workloads", "resume"}, x.done()); diff != "" || x.r.Status().Next != c.new {
 			t.Errorf("called off (-want +got):\n%s%+v", diff, x.r.Status())
 		}
 		x.want(c.new, true)
 		x.run(10 * time.Second)
 		x.restart() // the agent is killed
 		x.run(10 * time.Second)
-		if diff := cmp.Diff([]string{"workloads", "resume", "workloads", "resume", "workloads"}, x.did); diff != "" {
+		if diff := cmp.Diff([]string{"workloads", "resume", "workloads", "resume", "workloads"}, x.done()); diff != "" {
 			t.Errorf("killed (-want +got):\n%s", diff)
 		}
 		x.configure(nil)
@@ -310,7 +310,7 @@ func TestRemovedBeforeTheReboot(t *testing.T) {
 		x.want(c.new, true)
 		x.run(10 * time.Second)
 		x.problem("removed", "somebody has removed it")
-		if diff := cmp.Diff([]string{"resume"}, x.did); diff != "" {
+		if diff := cmp.Diff([]string{"resume"}, x.done()); diff != "" {
 			t.Errorf("undone (-want +got):\n%s", diff)
 		}
 		x.run(5 * time.Minute)
