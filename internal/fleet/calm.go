@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
@@ -38,7 +39,9 @@ func steady(d *v1alpha1.EdgeDevice) v1alpha1.EdgeDeviceStatus {
 		if protocol.InProgress(w.Reason) {
 			w.Message = ""
 		}
-		w.LastDataUpload = nil
+		if w.LastDataUpload != nil { // that there was one at all is news
+			w.LastDataUpload = &metav1.Time{}
+		}
 		w.DataSync = steadySync(w.DataSync)
 	}
 	return s

@@ -145,6 +145,7 @@ func TestCountsAndProgressAreNoWrites(t *testing.T) {
 	t.Parallel()
 	pull := protocol.WorkloadStatus{Name: "w", Status: "Deploying", Reason: protocol.ReasonPulling}
 	crash := running()
+	crash.LastDataUpload = protocol.NewTime(now)
 	d := listing("w")
 	at, writes := now, 0
 	for i := range 1200 { // twenty minutes of beats each second
@@ -194,6 +195,23 @@ func TestCountsAndProgressAreNoWrites(t *testing.T) {
 		if seen := next.Status.LastSeenTime; !seen.Equal(&metav1.Time{Time: fleet.Timestamp(now.Add(time.Minute)).Time}) {
 			t.Errorf("%s: last seen at %s", what, seen)
 		}
+	}
+}
+
+// TestFirstUploadIsWritten, and later ones with what else there is.
+func TestFirstUploadIsWritten(t *testing.T) {
+	t.Parallel()
+	d, _ := beat(listing("w"), running(), now)
+	first := running()
+	first.LastDataUpload = protocol.NewTime(now.Add(time.Second))
+	d, written := beat(d, first, now.Add(time.Second))
+	if !written || d.Status.Workloads[0].LastDataUpload == nil {
+		t.Errorf("written %v, last upload %v", written, d.Status.Workloads[0].LastDataUpload)
+	}
+	later := running()
+	later.LastDataUpload = protocol.NewTime(now.Add(time.Minute))
+	if _, written := beat(d, later, now.Add(time.Minute)); written {
+		t.Error("the time of an upload alone was written")
 	}
 }
 
