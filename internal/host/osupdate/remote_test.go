@@ -95,13 +95,13 @@ func TestFindRemote(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(link, remotesDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, target := range map[string]string{"edge.conf": "../shared", "x.conf": "/nowhere"} {
+	for name, target := range map[string]string{"edge.conf": "../common", "x.conf": "/nowhere"} {
 		if err := os.Symlink(target, filepath.Join(link, remotesDir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, text := range []string{"[remote \"edge\"]\nurl=http://old\n", "[remote \"other\"]\n"} {
-		write(t, filepath.Join(link, remotesDir, "../shared"), text)
+		write(t, filepath.Join(link, remotesDir, "../common"), text)
 		r, err := findRemote(link, "edge")
 		if err != nil {
 			t.Fatal(err)
