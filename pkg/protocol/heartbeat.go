@@ -86,8 +86,15 @@ const (
 // PlaybookExecutionStatus is the state of one playbook run.
 type PlaybookExecutionStatus struct {
 	Name           string `json:"name,omitempty"`
-	LastDataUpload Time   `json:"last_data_upload"`
+	LastDataUpload Time   `json:"last_data_upload"` // when Status was reached
 	Status         string `json:"status,omitempty"`
+
+	// The rest is an addition to flotta v0.2, whose server ignores it and whose
+	// agents do not send it.
+
+	ID      string `json:"id,omitempty"`      // of the PlaybookExecution
+	Reason  string `json:"reason,omitempty"`  // one word
+	Message string `json:"message,omitempty"` // Reason for a person, and the end of the output when it failed
 }
 
 // Outcomes of an operating system upgrade.
@@ -121,6 +128,35 @@ type PlaybookExecution struct {
 	Name                  string `json:"name,omitempty"`
 	AnsiblePlaybookString string `json:"ansible_playbook_string,omitempty"`
 	LastDataUpload        Time   `json:"last_data_upload"`
+
+	// The rest is an addition to flotta v0.2, whose agents ignore it and whose
+	// server does not send it.
+
+	// ID tells this run from an earlier one of the same name. With another one, the
+	// playbook is run again even though it is the same.
+	ID             string          `json:"id,omitempty"`
+	Config         string          `json:"config,omitempty"` // the EdgeConfig; its playbooks come in their order
+	TimeoutSeconds int64           `json:"timeout_seconds,omitempty"`
+	Strategy       string          `json:"execution_strategy,omitempty"` // one of those below; empty: ExecuteOnce
+	User           string          `json:"user,omitempty"`               // runs the playbook; empty: root
+	Check          bool            `json:"check,omitempty"`              // predict changes, make none
+	Become         *PlaybookBecome `json:"become,omitempty"`
+	CapAdd         []int32         `json:"cap_add,omitempty"` // numbers of capabilities in Linux, 0 (CHOWN) to 37 (AUDIT_READ)
+	CapDrop        []int32         `json:"cap_drop,omitempty"`
+}
+
+// What happens to a playbook, and to those after it of the same EdgeConfig, when
+// it fails.
+const (
+	StrategyStopOnFailure  = "StopOnFailure"  // those after it are not run
+	StrategyRetryOnFailure = "RetryOnFailure" // it is run again, a few times
+	StrategyExecuteOnce    = "ExecuteOnce"    // nothing
+)
+
+// PlaybookBecome is the user whom the tasks of a playbook become.
+type PlaybookBecome struct {
+	Method string `json:"method,omitempty"` // sudo or su; empty: Ansible's default
+	User   string `json:"user,omitempty"`   // empty: root
 }
 
 // PlaybookExecutionsResponse is what the text in an answer to DirectiveAnsible

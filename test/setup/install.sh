@@ -13,6 +13,7 @@ debian=(
 	curl openssl rsyslog rsyslog-openssl
 	ostree shellcheck
 	prometheus prometheus-node-exporter
+	ansible-core
 	rpmlint cpio make policycoreutils selinux-utils selinux-policy-default # a policy to look labels up in: it is not switched on
 	git gcc libc6-dev # the race detector needs a C compiler
 )
@@ -23,6 +24,7 @@ fedora=(
 	curl openssl rsyslog rsyslog-openssl
 	ostree ShellCheck
 	golang-github-prometheus golang-github-prometheus-node-exporter
+	ansible-core
 	rpmlint cpio make systemd-rpm-macros policycoreutils libselinux-utils selinux-policy-targeted container-selinux
 	git gcc glibc-devel
 )
