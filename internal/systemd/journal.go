@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/project-flotta/flotta-agent/internal/command"
 )
 
 // maxJournal bounds what is read of the journal at once.
@@ -34,15 +34,11 @@ func (c *Client) Output(ctx context.Context, unit string, since time.Time, lines
 		"--lines=" + strconv.Itoa(lines+journalSlack),
 		"--since=@" + strconv.FormatInt(since.Unix(), 10),
 	}, match...)
-	cmd := exec.CommandContext(ctx, "journalctl", args...)
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}
-	cmd.WaitDelay = time.Second
-	var out, complaint bounded
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("read journal of %s: %w: %s", unit, err, bytes.TrimSpace(complaint.data))
+	raw, err := command.Runner{Limit: maxJournal}.Run(ctx, "", "journalctl", args...)
+	if err != nil {
+		return nil, fmt.Errorf("read journal of %s: %w", unit, err)
 	}
-	all := decodeJournal(out.data)
+	all := decodeJournal(raw)
 	return all[max(0, len(all)-lines):], nil
 }
 
@@ -85,19 +81,6 @@ func decodeMessage(raw json.RawMessage) string {
 
 // byte16 is a byte that encoding/json does not take for a part of base64.
 type byte16 uint16
-
-// bounded keeps what is written to it, up to a bound.
-type bounded struct{ data []byte }
-
-var errTooMuch = errors.New("too much output")
-
-func (t *bounded) Write(p []byte) (int, error) {
-	if len(t.data)+len(p) > maxJournal {
-		return 0, errTooMuch
-	}
-	t.data = append(t.data, p...)
-	return len(p), nil
-}
 
 // userOf returns the UID in a UserSocket.
 func userOf(socket string) (string, bool) {

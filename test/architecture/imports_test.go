@@ -37,7 +37,8 @@ var none = []string{}
 var laws = []law{
 	// Leaves.
 	{of: "internal/podman", allow: none, why: "it speaks libpod and does not know what a workload is"},
-	{of: "internal/systemd", allow: none, why: "it speaks to systemd and does not know what runs in the units"},
+	{of: "internal/command", allow: none, why: "it runs programs and knows none"},
+	{of: "internal/systemd", allow: []string{"internal/command"}, why: "it speaks to systemd and does not know what runs in the units"},
 	{of: "internal/diskq", allow: none, why: "a queue does not know what it stores"},
 	{of: "internal/pulse", allow: none, why: "it knows no loop"},
 	{of: "internal/environ", allow: none, why: "it knows no program and no setting"},
@@ -62,13 +63,13 @@ var laws = []law{
 	}, why: "a transport does not know what is in the messages it carries"},
 	{of: "internal/workload", except: "internal/workload/adapter", allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler, nor Podman's or systemd's API"},
 	{of: "internal/workload/adapter", allow: []string{
-		"internal/desired", "internal/durable", "internal/host/mounts", "internal/host/socket", "internal/podman", "internal/pulse", "internal/secret", "internal/systemd", "internal/workload", "pkg/protocol",
+		"internal/command", "internal/desired", "internal/durable", "internal/host/mounts", "internal/host/socket", "internal/podman", "internal/pulse", "internal/secret", "internal/systemd", "internal/workload", "pkg/protocol",
 	}, why: "it fits Podman and systemd to what the reconciler asks for, and is the only one there that knows them"},
 	{of: "internal/datasync", allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/containers", allow: []string{"internal/podman"}, why: "it lists containers and does not know what is read from them"},
 	{of: "internal/metrics", allow: readerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/logs", allow: readerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
-	{of: "internal/doctor", allow: none, why: "it looks at the machine itself, so that it can be trusted when the agent cannot"},
+	{of: "internal/doctor", allow: []string{"internal/command"}, why: "it looks at the machine itself, so that it can be trusted when the agent cannot"},
 	{of: "internal/bundle", allow: []string{"internal/secret"}, why: "it packs what it is handed and takes out what is secret"},
 	{of: "internal/host/mounts/apply", allow: append([]string{"internal/host/mounts", "internal/systemd"}, reconcilerMay...), why: "it has the system's manager mount what is configured, and looks at the kernel's table of mounts"},
 	{of: "internal/host", except: "internal/host/mounts/apply", allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
@@ -117,7 +118,7 @@ var laws = []law{
 }
 
 var reconcilerMay = []string{
-	"internal/desired", "internal/diskq", "internal/durable", "internal/pulse", "internal/secret", "pkg/protocol",
+	"internal/command", "internal/desired", "internal/diskq", "internal/durable", "internal/pulse", "internal/secret", "pkg/protocol",
 }
 
 // readerMay is for those who also read from the containers of workloads.

@@ -123,7 +123,7 @@ func (t *bootc) Stage(ctx context.Context, goal Goal) error {
 // Unstage implements Target. bootc has no command for it; both of these change
 // the same list of deployments.
 func (t *bootc) Unstage(ctx context.Context) error {
-	if t.run.has("rpm-ostree") {
+	if t.run.Has("rpm-ostree") {
 		_, err := t.run.run(ctx, shortTimeout, "rpm-ostree", "cleanup", "--pending")
 		return err
 	}

@@ -101,7 +101,7 @@ func TestBootcWithCredentials(t *testing.T) {
 	}
 	write(t, auth, "{}")
 	run := program(t, `echo "error: $0 $*" >&2; exit 1`)
-	if err := os.Rename(filepath.Join(run.dirs[0], "tool"), filepath.Join(run.dirs[0], "skopeo")); err != nil {
+	if err := os.Rename(filepath.Join(run.Dirs[0], "tool"), filepath.Join(run.Dirs[0], "skopeo")); err != nil {
 		t.Fatal(err)
 	}
 	tool := &bootc{run: run, root: root}

@@ -48,8 +48,8 @@ func patience(t *testing.T, root string, seconds int) {
 	write(t, filepath.Join(root, "etc/flotta/greenboot.conf"), text)
 }
 
-// command puts a shell script where the host's programs are.
-func command(t *testing.T, root, name, script string) {
+// hostCommand puts a shell script where the host's programs are.
+func hostCommand(t *testing.T, root, name, script string) {
 	t.Helper()
 	path := filepath.Join(root, "usr/bin", name)
 	write(t, path, "#!/bin/sh\n"+script)
@@ -117,10 +117,10 @@ func TestCheckScript(t *testing.T) {
 		if tt.conf != "" {
 			write(t, filepath.Join(root, "etc/flotta/greenboot.conf"), tt.conf)
 		}
-		command(t, root, "systemctl", cmp.Or(tt.systems, enabled))
+		hostCommand(t, root, "systemctl", cmp.Or(tt.systems, enabled))
 		left := filepath.Join(root, "codes")
 		write(t, left, tt.codes+"\n")
-		command(t, root, "flotta-agent", fmt.Sprintf(`[ "$*" = status ] || exit 64
+		hostCommand(t, root, "flotta-agent", fmt.Sprintf(`[ "$*" = status ] || exit 64
 read -r code rest <%[1]s
 [ -z "$rest" ] || echo "$rest" >%[1]s
 [ "$code" != hang ] || exec sleep 60
@@ -191,7 +191,7 @@ func TestRedScriptInTrouble(t *testing.T) {
 		t.Errorf("notes %v, %v", names, err)
 	}
 	write(t, filepath.Join(root, "proc/sys/kernel/random/boot_id"), "0b1f-99\n")
-	command(t, root, "sync", "exit 1") // a disk that takes nothing
+	hostCommand(t, root, "sync", "exit 1") // a disk that takes nothing
 	if out, code := script(t, "sh", root, redScript); code != 1 {
 		t.Errorf("it ended with %d: %s", code, out)
 	}

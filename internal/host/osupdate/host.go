@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/project-flotta/flotta-agent/internal/command"
 )
 
 // HostConfig is what NewHost needs.
@@ -48,9 +50,9 @@ func NewHost(cfg HostConfig) (*Host, error) {
 	case cfg.Grace < 0:
 		return nil, errors.New("osupdate host config: Grace is negative")
 	}
-	run := runner{env: cfg.Env, grace: cfg.Grace}
+	run := runner{command.Runner{Env: cfg.Env, Grace: cfg.Grace}}
 	for _, dir := range []string{"usr/bin", "usr/sbin", "bin", "sbin"} {
-		run.dirs = append(run.dirs, filepath.Join(cfg.Root, dir))
+		run.Dirs = append(run.Dirs, filepath.Join(cfg.Root, dir))
 	}
 	return &Host{cfg: cfg, run: run}, nil
 }
@@ -68,7 +70,7 @@ func (h *Host) find(ctx context.Context) (Target, error) {
 	if err := os.MkdirAll(h.cfg.Scratch, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
-	if h.run.has("bootc") {
+	if h.run.Has("bootc") {
 		tool := &bootc{run: h.run, root: h.cfg.Root}
 		switch _, err := tool.Read(ctx); {
 		case err == nil:
@@ -80,7 +82,7 @@ func (h *Host) find(ctx context.Context) (Target, error) {
 			return nil, err
 		}
 	}
-	if !h.run.has("rpm-ostree") {
+	if !h.run.Has("rpm-ostree") {
 		return nil, ErrNoTool
 	}
 	h.tool = &rpmOstree{run: h.run, root: h.cfg.Root, scratch: h.cfg.Scratch}

@@ -207,7 +207,7 @@ func (m *machine) say(status func() string) {
 		out, m.Status = m.Status[0], m.Status[1:]
 	}
 	if out == "too much" {
-		out = strings.Repeat("[", maxOutput+1)
+		out = strings.Repeat("[", 4<<20+1)
 	}
 	fmt.Println(out)
 }

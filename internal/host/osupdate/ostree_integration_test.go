@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/project-flotta/flotta-agent/internal/command"
 	"github.com/project-flotta/flotta-agent/internal/console"
 )
 
@@ -65,7 +66,7 @@ func host(t *testing.T, conf string) (*rpmOstree, string) {
 	if conf != "" {
 		write(t, filepath.Join(root, remotesDir, "edge.conf"), conf)
 	}
-	run := runner{dirs: []string{filepath.Join(root, "usr/bin")}, grace: time.Second}
+	run := runner{command.Runner{Dirs: []string{filepath.Join(root, "usr/bin")}, Grace: time.Second}}
 	return &rpmOstree{run: run, root: root, scratch: filepath.Join(root, "scratch"), origin: "edge:fedora/stable/x86_64/iot"}, root
 }
 
@@ -89,8 +90,8 @@ func TestCheckScriptAsksTheAgent(t *testing.T) {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
 	socket := filepath.Join(root, "agent.sock")
-	command(t, root, "flotta-agent", "exec "+program+" \"$@\" --socket "+socket)
-	command(t, root, "systemctl", "exit 0")
+	hostCommand(t, root, "flotta-agent", "exec "+program+" \"$@\" --socket "+socket)
+	hostCommand(t, root, "systemctl", "exit 0")
 	if err := n.expect("ee.0", true); err != nil {
 		t.Fatal(err)
 	}

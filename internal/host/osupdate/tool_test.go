@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/project-flotta/flotta-agent/internal/command"
 )
 
 // layered is a host onto which packages were layered, with another operating
@@ -139,13 +141,13 @@ func program(t *testing.T, script string) runner {
 	if err := os.Chmod(filepath.Join(dir, "tool"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return runner{dirs: []string{dir, "/usr/bin", "/bin"}, env: []string{"https_proxy=http://p"}, grace: 200 * time.Millisecond}
+	return runner{command.Runner{Dirs: []string{dir, "/usr/bin", "/bin"}, Env: []string{"https_proxy=http://p"}, Grace: 200 * time.Millisecond}}
 }
 
 func TestRun(t *testing.T) {
 	t.Parallel()
 	out, err := program(t, `echo "$LC_ALL $https_proxy $HOME $* $(pwd)"`).run(t.Context(), time.Minute, "tool", "a b", "-c")
-	if err != nil || string(out) != "C http://p  a b -c /\n" {
+	if err != nil || string(out) != "C.UTF-8 http://p  a b -c /\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 	for script, want := range map[string]string{
@@ -153,14 +155,14 @@ func TestRun(t *testing.T) {
 		"echo one >&2; echo two >&2; exit 1":              "exit status 1: two",
 		"printf 'Error: a\\tb\\033[0m\\n' >&2; exit 1":    "exit status 1: Error: a b [0m",
 		"exit 1":                          "exit status 1",
-		"head -c 5000000 /dev/zero; echo": "it says more than 4194304 bytes",
+		"head -c 5000000 /dev/zero; echo": "it says too much: more than 4194304 bytes",
 		"kill -9 $$":                      "signal: killed",
 	} {
 		if _, err := program(t, script).run(t.Context(), time.Minute, "tool"); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: %v", script, err)
 		}
 	}
-	if _, err := program(t, "").run(t.Context(), time.Minute, "another"); !errors.Is(err, errAbsent) {
+	if _, err := program(t, "").run(t.Context(), time.Minute, "another"); !errors.Is(err, command.ErrAbsent) {
 		t.Errorf("a program that is not there: %v", err)
 	}
 	flood := program(t, "yes 'error: x' | head -c 50000000 >&2; exit 1")
