@@ -27,8 +27,7 @@ func (r runner) run(ctx context.Context, timeout time.Duration, name string, arg
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than %s", timeout))
 	defer cancel()
 	out, err := r.Run(ctx, "", name, args...)
-	var failed *command.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*command.Error](err); ok {
 		failed.Stderr = complaint(failed.Stderr)
 	}
 	if err != nil {
