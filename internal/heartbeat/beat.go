@@ -32,7 +32,8 @@ const (
 
 // beat sends one heartbeat and acknowledges what it carried.
 func (r *Reporter) beat(ctx context.Context, snap *desired.Snapshot) outcome {
-	hb, degraded := r.report(snap)
+	rep := r.cfg.Collect()
+	hb, degraded := r.report(snap, rep)
 	entries, err := r.takeEvents()
 	if err != nil {
 		r.cfg.Log.Error("events not read", "err", err)
@@ -53,12 +54,14 @@ func (r *Reporter) beat(ctx context.Context, snap *desired.Snapshot) outcome {
 			r.cfg.Log.Error("events not acknowledged, they are sent again", "err", err)
 		}
 	}
+	r.cfg.Delivered(rep)
 	return o
 }
 
-// report collects all but events and hardware, and why the device is degraded.
-func (r *Reporter) report(snap *desired.Snapshot) (protocol.Heartbeat, []string) {
-	state, rep := snap.State(), r.cfg.Collect()
+// report returns all of a heartbeat but events and hardware, and why the device is
+// degraded.
+func (r *Reporter) report(snap *desired.Snapshot, rep Report) (protocol.Heartbeat, []string) {
+	state := snap.State()
 	hb := protocol.Heartbeat{
 		Status:             protocol.StatusUp,
 		Version:            state.Version,

@@ -60,6 +60,9 @@ type Config struct {
 	Events  *diskq.Queue // open; closed by the caller after Run
 	// Collect is called once for each beat, from Run. Nil: nothing to report.
 	Collect func() Report
+	// Delivered is called with a report that the control plane has taken in, from
+	// Run; it must not block. Nil: nobody wants to know.
+	Delivered func(Report)
 	// Ready is closed when the device may report: it is registered. Nil: now.
 	Ready <-chan struct{}
 	// Hardware returns the whole of the hardware; full says that the control
@@ -115,6 +118,9 @@ func New(cfg Config) (*Reporter, error) {
 	}
 	if cfg.Collect == nil {
 		cfg.Collect = func() Report { return Report{} }
+	}
+	if cfg.Delivered == nil {
+		cfg.Delivered = func(Report) {}
 	}
 	if cfg.Recovered == nil {
 		cfg.Recovered = func() {}
