@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/project-flotta/flotta-agent/internal/command"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
@@ -317,7 +318,7 @@ func TestRun(t *testing.T) {
 		expect("changed by hand", 6, 1, "")
 
 		noticed := r.Changed()
-		k.set(func(k *kernel) { k.err = errAbsent })
+		k.set(func(k *kernel) { k.err = fmt.Errorf("nft is %w", command.ErrAbsent) })
 		time.Sleep(time.Minute)
 		expect("nft is gone", 1, 0, "nft is not installed")
 		<-noticed
@@ -355,24 +356,15 @@ func TestFailureThatNobodyMinds(t *testing.T) {
 	if err := r.Clear(t.Context()); err == nil {
 		t.Error("a table that could not be looked for is said to be gone")
 	}
-	k.err = fmt.Errorf("find: %w", errAbsent)
+	k.err = fmt.Errorf("nft is %w", command.ErrAbsent)
 	if err := r.Clear(t.Context()); err != nil {
 		t.Errorf("there is no nft, so there is no table: %v", err)
 	}
 }
 
-func TestBounded(t *testing.T) {
+func TestComplaint(t *testing.T) {
 	t.Parallel()
-	b := &bounded{limit: 5}
-	for _, text := range []string{"abc", "def", "ghi"} {
-		if n, err := b.Write([]byte(text)); n != 3 || err != nil {
-			t.Errorf("write: %d, %v", n, err)
-		}
-	}
-	if string(b.kept) != "abcde" || !b.over {
-		t.Errorf("kept %q, over %v", string(b.kept), b.over)
-	}
-	if got := complaint([]byte("\n/dev/stdin:1:2: Error: \xff\nadd\n^^^\n")); got != "/dev/stdin:1:2: Error: ?" {
+	if got := complaint("\n/dev/stdin:1:2: Error: ?\nadd\n^^^\n"); got != "/dev/stdin:1:2: Error: ?" {
 		t.Errorf("complaint %q", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/project-flotta/flotta-agent/internal/command"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
@@ -39,7 +40,7 @@ type Status struct {
 // Reconciler makes the table hold what is to be open.
 type Reconciler struct {
 	cfg Config
-	nft command
+	nft runNft
 
 	mu     sync.Mutex // held while nft runs
 	wrote  *table     // last; nil: nothing yet
@@ -120,7 +121,7 @@ func (r *Reconciler) Clear(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known = false
-	if _, err := r.ensure(ctx, table{}); err != nil && !errors.Is(err, errAbsent) {
+	if _, err := r.ensure(ctx, table{}); err != nil && !errors.Is(err, command.ErrAbsent) {
 		return fmt.Errorf("remove table %s %s: %w", tableFamily, tableName, err)
 	}
 	r.wrote = nil
