@@ -20,6 +20,7 @@ type reaper struct {
 	cmd    *exec.Cmd
 	pipe   io.WriteCloser
 	record string
+	folder os.FileInfo // the record's: its slot may be another device's by now
 }
 
 func startReaper(r record) (*reaper, error) {
@@ -35,7 +36,12 @@ func startReaper(r record) (*reaper, error) {
 		return nil, fmt.Errorf("start reaper: %w", err)
 	}
 	started := &reaper{cmd: cmd, pipe: pipe, record: r.path}
-	start, err := startTime(cmd.Process.Pid)
+	folder, err := os.Stat(r.path)
+	started.folder = folder
+	var start string
+	if err == nil {
+		start, err = startTime(cmd.Process.Pid)
+	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(r.path, "reaper"), fmt.Appendf(nil, "%d %s", cmd.Process.Pid, start), 0o600)
 	}
@@ -51,10 +57,17 @@ func (r *reaper) reap() error {
 	if err := r.wait(); err != nil {
 		return err
 	}
-	if _, err := os.Stat(r.record); err == nil {
+	if r.left() {
 		return fmt.Errorf("clean up device: the reaper left %s", r.record)
 	}
 	return nil
+}
+
+// left reports whether the record is still there, and not that of a device which
+// has taken the slot since.
+func (r *reaper) left() bool {
+	now, err := os.Stat(r.record)
+	return err == nil && os.SameFile(r.folder, now)
 }
 
 // dismiss ends the reaper without its work.
