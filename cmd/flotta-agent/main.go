@@ -79,7 +79,7 @@ func command(env func(string) string, stdout, stderr io.Writer) *cobra.Command {
 			return err
 		},
 	}, runCommand(env, stderr), statusCommand(env, stdout), syncCommand(env, stdout), metricsCommand(env, stdout), levelCommand(env, stdout),
-		doctorCommand(env, stdout), bundleCommand(env, stdout, stderr))
+		doctorCommand(env, stdout), bundleCommand(env, stdout, stderr), playbookCommand(stderr))
 	return root
 }
 
