@@ -25,20 +25,21 @@ const DefaultConfigPath = "/etc/flotta/agent.toml"
 // Config is the agent's own settings: read once at start, a restart changes them.
 // What the device shall do is not here but in the desired state.
 type Config struct {
-	StateDir string        `toml:"state-dir"` // default /var/local/yggdrasil/device
-	LogLevel string        `toml:"log-level"` // debug, info, warn, error
-	TagsFile string        `toml:"tags-file"` // yggdrasil's tags; names the target namespace
-	Runtime  RuntimeConfig `toml:"runtime"`
-	Sync     SyncConfig    `toml:"sync"`
-	Volumes  VolumesConfig `toml:"volumes"`
-	Images   ImagesConfig  `toml:"images"`
-	Metrics  MetricsConfig `toml:"metrics"`
-	Logs     LogsConfig    `toml:"logs"`
-	Identity IdentConfig   `toml:"identity"`
-	Console  ConsoleConfig `toml:"console"`
-	Server   ServerConfig  `toml:"server"`
-	Mounts   MountsConfig  `toml:"mounts"`
-	OS       OSConfig      `toml:"os"`
+	StateDir  string          `toml:"state-dir"` // default /var/local/yggdrasil/device
+	LogLevel  string          `toml:"log-level"` // debug, info, warn, error
+	TagsFile  string          `toml:"tags-file"` // yggdrasil's tags; names the target namespace
+	Runtime   RuntimeConfig   `toml:"runtime"`
+	Sync      SyncConfig      `toml:"sync"`
+	Volumes   VolumesConfig   `toml:"volumes"`
+	Images    ImagesConfig    `toml:"images"`
+	Metrics   MetricsConfig   `toml:"metrics"`
+	Logs      LogsConfig      `toml:"logs"`
+	Identity  IdentConfig     `toml:"identity"`
+	Console   ConsoleConfig   `toml:"console"`
+	Server    ServerConfig    `toml:"server"`
+	Mounts    MountsConfig    `toml:"mounts"`
+	OS        OSConfig        `toml:"os"`
+	Playbooks PlaybooksConfig `toml:"playbooks"`
 }
 
 // ConsoleConfig sets what the agent tells those who are on the device.
@@ -240,9 +241,9 @@ func checkKinds(path string, value any) error {
 	}
 	want := kindText
 	switch path {
-	case "sync.transfers", "os.max-reboots", "images.gc-high", "images.gc-low", "identity.renew-at":
+	case "sync.transfers", "os.max-reboots", "playbooks.retries", "images.gc-high", "images.gc-low", "identity.renew-at":
 		want = kindNumber
-	case "sync.window.pause":
+	case "sync.window.pause", "playbooks.disabled":
 		want = kindSwitch
 	}
 	if good != "" && good != want {
@@ -279,6 +280,7 @@ func (c Config) withDefaults() Config {
 	c.Server = c.Server.withDefaults()
 	c.Mounts = c.Mounts.withDefaults()
 	c.OS = c.OS.withDefaults()
+	c.Playbooks = c.Playbooks.withDefaults()
 	return c
 }
 
@@ -320,6 +322,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.OS.validate(); err != nil {
+		return err
+	}
+	if err := c.Playbooks.validate(); err != nil {
 		return err
 	}
 	if c.Console.MetricsAddress != "" {

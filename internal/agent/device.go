@@ -112,8 +112,11 @@ func (d *device) components(emit func(protocol.EventInfo), report *reporting) (c
 	if c.disks, err = d.mounts(c.owner, emit); err != nil {
 		return c, err
 	}
+	if report.playbooks, err = d.playbooks(report, emit); err != nil {
+		return c, err
+	}
 	report.others = func() []string {
-		return slices.Concat(c.retire.Problems(), c.ports.Problems(), c.disks.Problems(), c.observe.problems())
+		return slices.Concat(c.retire.Problems(), c.ports.Problems(), c.disks.Problems(), report.playbooks.Problems(), c.observe.problems())
 	}
 	report.queues, report.recovered = c.observe.queues, c.observe.measure.delivery.Retry
 	if report.reporter, err = d.heartbeat(report); err != nil {
@@ -137,7 +140,8 @@ func (d *device) tasks() ([]task, error) {
 	}
 	leave := d.departure(report, c.observe)
 	leave.purges = append(leave.purges,
-		purge{"firewall", c.ports.Clear}, purge{"mounts", c.disks.Clear}, purge{"updates of the operating system", report.system.Clear})
+		purge{"firewall", c.ports.Clear}, purge{"mounts", c.disks.Clear}, purge{"updates of the operating system", report.system.Clear},
+		purge{"playbooks", report.playbooks.Clear})
 	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
 	last := d.cfg.Sync.StopTimeout.Duration()
 	reports := append(local, []task{
@@ -145,6 +149,7 @@ func (d *device) tasks() ([]task, error) {
 		{name: "status", run: report.wakeOnChange},
 		{name: "status of mounts", run: wakeOn(c.disks.Changed, report.reporter.Wake)},
 		{name: "status of the operating system", run: wakeOn(report.system.Changed, report.reporter.Wake)},
+		{name: "status of playbooks", run: wakeOn(report.playbooks.Changed, report.reporter.Wake)},
 		{name: "podman", run: d.listening(c.owner)},
 	}...)
 	return slices.Concat(reports, c.observe.tasks(), []task{
@@ -157,6 +162,7 @@ func (d *device) tasks() ([]task, error) {
 		{name: "retirement", run: c.retire.Run},
 		{name: "firewall", run: c.ports.Run},
 		{name: "osupdate", run: report.system.Run},
+		{name: "playbooks", run: report.playbooks.Run},
 		{name: "identity", run: report.who.Run},
 		{name: "departure", run: leave.Run},
 		{name: "transport", run: func(ctx context.Context) error { return d.carrier.Run(ctx, inbox) }},
@@ -173,6 +179,7 @@ func (d *device) supervised(report *reporting) []task {
 		{"workload", report.workloads.Alive},
 		{"datasync", report.sync.Alive},
 		{"heartbeat", report.reporter.Alive},
+		{"playbooks", report.playbooks.Alive},
 	}
 	return []task{{name: "watchdog", run: func(ctx context.Context) error { return d.service.run(ctx, loops) }}}
 }

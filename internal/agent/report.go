@@ -10,6 +10,7 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/desired"
 	"github.com/project-flotta/flotta-agent/internal/heartbeat"
 	"github.com/project-flotta/flotta-agent/internal/host/osupdate"
+	"github.com/project-flotta/flotta-agent/internal/host/playbook"
 	"github.com/project-flotta/flotta-agent/internal/identity"
 	"github.com/project-flotta/flotta-agent/internal/workload"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
@@ -39,6 +40,8 @@ type reporting struct {
 	others func() []string
 	// system updates the operating system; nil: nobody does.
 	system *osupdate.Reconciler
+	// playbooks runs those of the control plane; nil: nobody does.
+	playbooks *playbook.Runner
 	// device is what the person at the device is told but for what is wrong with
 	// the operating system.
 	device func() console.Document
@@ -52,6 +55,9 @@ func (r *reporting) collect() heartbeat.Report {
 	out.Degraded = slices.Concat(out.Degraded, r.problems(), r.osProblems())
 	if r.system != nil {
 		out.Upgrade = r.system.Upgrade()
+	}
+	if r.playbooks != nil {
+		out.Playbooks = r.playbooks.Statuses()
 	}
 	return out
 }

@@ -80,12 +80,13 @@ func RunWorker(ctx context.Context, cfg Config, env WorkerEnv, log *slog.Logger)
 // heartbeat is what the control plane is told.
 func (d *device) heartbeat(report *reporting) (*heartbeat.Reporter, error) {
 	return heartbeat.New(heartbeat.Config{
-		Sender:   d.carrier,
-		Desired:  d.store,
-		Events:   d.events,
-		Collect:  report.collect,
-		Ready:    report.who.Registered(),
-		Hardware: func(bool) *protocol.HardwareInfo { return hardware() },
+		Sender:    d.carrier,
+		Desired:   d.store,
+		Events:    d.events,
+		Collect:   report.collect,
+		Delivered: report.delivered,
+		Ready:     report.who.Registered(),
+		Hardware:  func(bool) *protocol.HardwareInfo { return hardware() },
 		// Neither of the two knows the other.
 		Unauthorized: report.who.Unauthorized,
 		Recovered:    report.recovered,

@@ -106,7 +106,7 @@ func (r *Runner) asking(ctx context.Context) {
 			}
 			continue
 		}
-		pause := period(snapshot)
+		pause := r.period(snapshot)
 		timer := time.NewTimer(max(time.Millisecond, min(time.Until(due), 2*maxPause(pause))))
 		select {
 		case <-ctx.Done():
@@ -115,7 +115,7 @@ func (r *Runner) asking(ctx context.Context) {
 		case <-snapshot.Superseded():
 			timer.Stop()
 			// A shorter period is in force at once.
-			due = earlier(due, time.Now().Add(r.cfg.Jitter(period(r.cfg.Desired.Current()))))
+			due = earlier(due, time.Now().Add(r.cfg.Jitter(r.period(r.cfg.Desired.Current()))))
 			continue
 		case <-timer.C:
 		}
@@ -139,11 +139,11 @@ func earlier(a, b time.Time) time.Time {
 func maxPause(period time.Duration) time.Duration { return max(period, maxAskPause) }
 
 // period is how often to ask.
-func period(snapshot *desired.Snapshot) time.Duration {
+func (r *Runner) period(snapshot *desired.Snapshot) time.Duration {
 	const most = 24 * 60 * 60
 	set := snapshot.State().Ansible
 	if set == nil || set.PeriodSeconds <= 0 {
-		return defaultPeriod
+		return r.cfg.Period
 	}
 	return time.Duration(min(set.PeriodSeconds, most)) * time.Second
 }

@@ -29,8 +29,8 @@ type Config struct {
 	Ask func(ctx context.Context) ([]protocol.PlaybookExecution, error)
 	// Desired says how often to ask, and whether the device is managed at all.
 	Desired interface{ Current() *desired.Snapshot }
-	// Dir is where requests, results and output are kept; its parent has to be
-	// there. It is DefaultDir, unless the units are others than those shipped.
+	// Dir is where requests, results and output are kept. It is DefaultDir, unless
+	// the units are others than those shipped.
 	Dir   string
 	Units Units
 	// Ready is closed when the device may ask: it is registered. Nil: now.
@@ -42,6 +42,8 @@ type Config struct {
 	Disabled bool
 	// Ansible is the path of ansible-playbook; empty: the one in SearchPath.
 	Ansible string
+	// Period is how often to ask when the control plane does not say; a minute.
+	Period time.Duration
 	// DefaultTimeout is how long a playbook may run that does not say; 5 minutes.
 	// MaxTimeout is the most that one may ask for; an hour.
 	DefaultTimeout, MaxTimeout time.Duration
@@ -102,7 +104,7 @@ func (c *Config) complete() error {
 		value    *time.Duration
 		standard time.Duration
 		name     string
-	}{{&c.DefaultTimeout, defaultTimeout, "DefaultTimeout"}, {&c.MaxTimeout, defaultMax, "MaxTimeout"}} {
+	}{{&c.Period, defaultPeriod, "Period"}, {&c.DefaultTimeout, defaultTimeout, "DefaultTimeout"}, {&c.MaxTimeout, defaultMax, "MaxTimeout"}} {
 		if *set.value == 0 {
 			*set.value = set.standard
 		}

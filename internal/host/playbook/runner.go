@@ -111,6 +111,9 @@ func (r *Runner) open(ctx context.Context) error {
 	if r.opened {
 		return nil
 	}
+	if err := os.MkdirAll(filepath.Dir(r.cfg.Dir), 0o755); err != nil {
+		return fmt.Errorf("open playbooks: %w", err)
+	}
 	if err := os.Mkdir(r.cfg.Dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("open playbooks: %w", err)
 	}
