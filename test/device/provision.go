@@ -140,10 +140,13 @@ func (d *Device) workarounds(host Host) map[string]File {
 		files["/etc/systemd/system/device-released.service"] = File{Content: releasedUnit}
 		files["/usr/local/libexec/device-released"] = File{Content: released}
 	case "v2-beside-v1":
-		// Before version 4.4, Podman takes the v1 lines in /proc/self/cgroup for
-		// its own too, looks whether the user owns the folder that they seem to
-		// name, and otherwise leaves the unit that it was started in.
-		files["/etc/tmpfiles.d/zz-device.conf"] = File{Content: []byte("z /sys/fs/cgroup - " + User + " -\n")}
+		// Podman without containers/common#2162 takes the v1 lines in
+		// /proc/self/cgroup for its own too, looks whether the user owns the
+		// folder that they seem to name, and otherwise leaves the unit that it was
+		// started in, which then ends. User may come long after the boot, so the
+		// moment is when its service manager starts.
+		files["/etc/systemd/system/user@.service.d/device.conf"] = File{Content: []byte("[Service]\n" +
+			"ExecStartPre=+/bin/sh -c '[ \"$(id -un %i)\" != " + User + " ] || chown %i /sys/fs/cgroup'\n")}
 	}
 	settings := "[network]\nnetwork_backend = \"netavark\"\n"
 	if d.hierarchy == "v1" {

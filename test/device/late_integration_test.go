@@ -1,0 +1,52 @@
+//go:build integration
+
+package device_test
+
+import (
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/project-flotta/flotta-agent/systemd"
+	"github.com/project-flotta/flotta-agent/test/device"
+	"github.com/project-flotta/flotta-agent/test/image"
+)
+
+// TestUserWhoComesLater is about a device that runs when the package is
+// installed: the user of the workloads and its service manager start without a
+// boot, and Podman has to stay in its unit all the same.
+func TestUserWhoComesLater(t *testing.T) {
+	t.Parallel()
+	d := device.New(t, device.Config{Bare: true})
+	must(t, "ship files", fs.WalkDir(systemd.Files, ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || systemd.InstallPath(path) == "" {
+			return err
+		}
+		raw, err := systemd.Files.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return d.WriteFile(systemd.InstallPath(path), raw, 0o644)
+	}))
+	// What the package's scriptlets do.
+	run(t, d, "sh", "-euc", `
+		systemd-sysusers flotta-agent.conf
+		for file in subuid subgid; do echo flotta:600000:65536 >>/etc/$file; done
+		systemctl --global preset flotta-workloads.target
+		systemctl daemon-reload
+		systemd-tmpfiles --create flotta-agent.conf
+		loginctl enable-linger flotta`)
+	must(t, "find user", d.FindUser(t.Context()))
+	must(t, "add image", d.AddImage(t.Context(), device.User, image.Spec{Ref: testImage}))
+	stage(t, d, testImage, "serve")
+	runUser(t, d, "systemctl", "--user", "start", unit)
+	eventually(t, "the container answers the host", 20*time.Second, func() bool { return version(d) == "v1" })
+	if n := show(t, d, "NRestarts"); n != "0" {
+		t.Errorf("the unit needed %s restarts", n)
+	}
+	pid := show(t, d, "MainPID")
+	if groups := run(t, d, "cat", "/proc/"+pid+"/cgroup"); !strings.HasSuffix(groups, "/flotta.slice/"+unit) {
+		t.Errorf("process %s is not in its unit any more: %s", pid, groups)
+	}
+}
