@@ -45,7 +45,7 @@ type EdgeConfig struct {
 	WorkerEnv []string
 	// Bare, Packages and ReadOnlyUsr are those of device.Config. The agent and
 	// the settings of yggd for it are then the package's, and on a Bare device
-	// yggd is not started.
+	// the Service is not started.
 	Bare        bool
 	Packages    []string
 	ReadOnlyUsr bool
@@ -129,12 +129,11 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 		keyFile:                    {Content: key, Mode: 0o600},
 		caFile:                     {Source: s.Bootstrap("ca.pem")},
 	}
-	if cfg.Transport == Direct {
-		maps.Copy(files, s.directFiles(id, cfg))
-		return files, nil
+	carrier, err := s.carrierFiles(id, cfg)
+	if err != nil {
+		return nil, err
 	}
-	yggd, err := s.yggdFiles(id, cfg)
-	maps.Copy(files, yggd)
+	maps.Copy(files, carrier)
 	if cfg.Bare || len(cfg.Packages) > 0 { // the package brings them
 		delete(files, "/usr/bin/flotta-agent")
 		delete(files, "/etc/yggdrasil/workers/device.toml")
@@ -142,8 +141,17 @@ func (s *Site) files(id string, cfg EdgeConfig) (map[string]device.File, error) 
 	if cfg.Bare {
 		delete(files, "/etc/flotta/agent.toml")
 		delete(files, "/etc/systemd/system/multi-user.target.wants/yggd.service")
+		delete(files, "/etc/systemd/system/multi-user.target.wants/flotta-agent.service")
 	}
-	return files, err
+	return files, nil
+}
+
+// carrierFiles are what the transport needs.
+func (s *Site) carrierFiles(id string, cfg EdgeConfig) (map[string]device.File, error) {
+	if cfg.Transport == Direct {
+		return s.directFiles(id, cfg), nil
+	}
+	return s.yggdFiles(id, cfg)
 }
 
 // directFiles are for an agent that is a service of its own.
