@@ -16,7 +16,8 @@ import (
 )
 
 // Device is a device. Its methods may be called from any goroutine, but
-// PowerCut, Shutdown, PowerOn, Detach and Close not at the same time as others.
+// PowerCut, Shutdown, AwaitReboot, PowerOn, Detach and Close not at the same time
+// as others.
 type Device struct {
 	name      string
 	dir       string

@@ -218,6 +218,36 @@ func (d *Device) Shutdown(ctx context.Context) error {
 	}
 }
 
+// nspawnReboots is the exit status of systemd-nspawn, without a unit of its own,
+// when what runs in it asked the kernel for a reboot.
+const nspawnReboots = 133
+
+// AwaitReboot waits until the device goes down for a reboot that was asked for on
+// it. It is off then, and PowerOn does what its firmware would. To end in any
+// other way is an error.
+func (d *Device) AwaitReboot(ctx context.Context) error {
+	d.mu.Lock()
+	nspawn, ended := d.nspawn, d.gone
+	d.mu.Unlock()
+	if nspawn == nil {
+		return fmt.Errorf("await reboot of %s: %w", d.name, ErrOff)
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("await reboot of %s: %w", d.name, ctx.Err())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.off(); err != nil {
+		return err
+	}
+	if code := nspawn.ProcessState.ExitCode(); code != nspawnReboots {
+		return fmt.Errorf("await reboot of %s: it ended with status %d instead\n%s", d.name, code, d.consoleLog())
+	}
+	return nil
+}
+
 // off waits until nothing of a dying device is left but its state.
 func (d *Device) off() error {
 	const limit = 30 * time.Second

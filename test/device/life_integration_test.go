@@ -3,6 +3,7 @@
 package device_test
 
 import (
+	"errors"
 	"io/fs"
 	"strings"
 	"testing"
@@ -48,5 +49,29 @@ func TestUserWhoComesLater(t *testing.T) {
 	pid := show(t, d, "MainPID")
 	if groups := run(t, d, "cat", "/proc/"+pid+"/cgroup"); !strings.HasSuffix(groups, "/flotta.slice/"+unit) {
 		t.Errorf("process %s is not in its unit any more: %s", pid, groups)
+	}
+}
+
+func TestAwaitReboot(t *testing.T) {
+	t.Parallel()
+	d := device.New(t, device.Config{})
+	id := func() string { return run(t, d, "cat", "/proc/sys/kernel/random/boot_id") }
+	before := id()
+	run(t, d, "sh", "-c", "echo x >/etc/kept; echo x >/run/lost")
+	run(t, d, "systemctl", "reboot", "--no-block")
+	must(t, "await reboot", d.AwaitReboot(t.Context()))
+	if err := d.AwaitReboot(t.Context()); !errors.Is(err, device.ErrOff) {
+		t.Errorf("of a device that is off: %v", err)
+	}
+	must(t, "power on", d.PowerOn(t.Context()))
+	if id() == before {
+		t.Error("the device thinks that it is the same boot")
+	}
+	if got := run(t, d, "sh", "-c", "ls /etc/kept /run/lost 2>/dev/null || :"); got != "/etc/kept" {
+		t.Errorf("of two files there is %q", got)
+	}
+	run(t, d, "systemctl", "poweroff", "--no-block")
+	if err := d.AwaitReboot(t.Context()); err == nil || !strings.Contains(err.Error(), "status 0 instead") {
+		t.Errorf("of a device that powers off: %v", err)
 	}
 }
