@@ -190,7 +190,7 @@ func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workl
 		Runtime:  adapter.NewPods(pods),
 		Units:    units,
 		StateDir: d.cfg.StateDir,
-		Host:     adapter.NewHost(),
+		Host:     adapter.NewHost(adapter.HostConfig{UID: owner.uid, GID: owner.gid}),
 		UID:      owner.uid,
 		GID:      owner.gid,
 		Resync:   time.Duration(d.cfg.Runtime.Resync),

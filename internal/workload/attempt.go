@@ -29,6 +29,8 @@ const (
 	ReasonPort         = "PortConflict"
 	ReasonName         = "NameConflict"
 	ReasonMount        = "MountMissing"
+	ReasonDevice       = "DeviceMissing"
+	ReasonDenied       = "DeviceDenied"
 	ReasonMaintenance  = "Maintenance" // an administrator wants it left alone
 	ReasonStuck        = "NotAsStarted"
 )

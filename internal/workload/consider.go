@@ -80,6 +80,9 @@ func (l *loop) clear(e *entry, t *target, s seen, held holdings) action {
 	if act == actApply || act == actProve {
 		err := l.r.unmounted(t.settings.Mounts)
 		if err == nil {
+			err = l.r.unusable(t.plan)
+		}
+		if err == nil {
 			err = held.conflict(t.plan)
 		}
 		if err == nil {
@@ -96,7 +99,11 @@ func (l *loop) clear(e *entry, t *target, s seen, held holdings) action {
 	if s.disk.manifest == t.sum {
 		settings = t.settings
 	}
-	if err := l.r.unmounted(settings.Mounts); err != nil {
+	err := l.r.unmounted(settings.Mounts)
+	if err == nil {
+		err = l.r.unplugged(settings.Devices)
+	}
+	if err != nil {
 		e.obstacle, _ = errors.AsType[*failure](err)
 		return actNothing
 	}

@@ -200,7 +200,7 @@ func (d *device) digests() map[string]string {
 	state := d.store.Current().State()
 	for _, w := range state.Workloads {
 		plan, err := manifest.Render(w, state.Secrets, manifest.Options{
-			DeviceID: state.DeviceID, VolumesDir: filepath.Join(d.dir, "volumes"),
+			DeviceID: state.DeviceID, VolumesDir: filepath.Join(d.dir, "volumes"), Rootless: true,
 		})
 		if err == nil {
 			out[w.Name] = plan.Digest

@@ -108,7 +108,7 @@ func (l *loop) adopt(snapshot *desired.Snapshot) {
 	state := snapshot.State()
 	all := targets(state, manifest.Options{
 		DeviceID: state.DeviceID, VolumesDir: l.r.volumesDir, WorkloadsDir: l.r.store.root,
-		HideContainerPorts: l.r.cfg.HideContainerPorts, Podman: l.version,
+		HideContainerPorts: l.r.cfg.HideContainerPorts, Podman: l.version, Rootless: l.r.cfg.UID != 0,
 	})
 	l.r.images.gc.keep(imagesOf(all)) // before any attempt begins
 	for name := range all {

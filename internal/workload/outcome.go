@@ -177,6 +177,9 @@ func (l *loop) describe(e *entry, s seen) State {
 		slices.SortFunc(w.Images, func(x, y ImageState) int { return strings.Compare(x.Container, y.Container) })
 	}
 	w.Reason, w.Message = l.reason(e, s)
+	if e.obstacle == nil {
+		w.Notes = append(w.Notes, l.r.deviceNotes(e.target, s)...)
+	}
 	return w
 }
 

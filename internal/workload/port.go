@@ -109,6 +109,9 @@ type UnitSettings struct {
 	// Mounts are the folders that have to be mount points when the unit starts,
 	// sorted: a unit of which one is missing is not started, at boot included.
 	Mounts []string `json:"mounts,omitempty"`
+	// Devices are the device nodes that have to be there when the unit starts,
+	// sorted, in the same way.
+	Devices []string `json:"devices,omitempty"`
 	// AutoUpdate says that Podman replaces images by newer ones, and needs a
 	// start to fail when their containers do not stay up: only then does it put
 	// the image before back.
@@ -117,7 +120,8 @@ type UnitSettings struct {
 
 // Equal reports whether both say the same.
 func (s UnitSettings) Equal(other UnitSettings) bool {
-	return s.Completes == other.Completes && s.AutoUpdate == other.AutoUpdate && s.StopTimeout == other.StopTimeout && slices.Equal(s.Mounts, other.Mounts)
+	return s.Completes == other.Completes && s.AutoUpdate == other.AutoUpdate && s.StopTimeout == other.StopTimeout && slices.Equal(s.Mounts, other.Mounts) &&
+		slices.Equal(s.Devices, other.Devices)
 }
 
 // Socket is a socket of the host that takes connections or datagrams.
@@ -130,6 +134,31 @@ type Socket struct {
 	Workload string // of ours that it belongs to; empty: none
 }
 
+// DeviceUse is what a pod wants to do with a device of the host.
+type DeviceUse struct {
+	Path   string
+	Kind   DeviceKind
+	Groups bool // it has the groups of the user who runs it
+}
+
+// DeviceKind is a kind of device; empty: any.
+type DeviceKind string
+
+// The kinds of devices.
+const (
+	DeviceChar  DeviceKind = "char"
+	DeviceBlock DeviceKind = "block"
+)
+
+// DeviceError says why a pod cannot use a device, for a person.
+type DeviceError struct {
+	Missing bool // it is not there; else it is, and may not be opened
+	Text    string
+}
+
+// Error returns the text.
+func (e *DeviceError) Error() string { return e.Text }
+
 // HostTable is what the host has that a workload may need. All methods may be
 // called from any goroutine.
 type HostTable interface {
@@ -139,8 +168,11 @@ type HostTable interface {
 	Sockets() ([]Socket, error)
 	// FirstPort returns the lowest port that others than root may listen at.
 	FirstPort() (uint16, error)
-	// Watch calls changed when a mount appeared or vanished. It returns nil when
-	// ctx ended.
+	// Device returns nil when the user of the pods can use a device so, and a
+	// *DeviceError otherwise.
+	Device(use DeviceUse) error
+	// Watch calls changed when a mount, or a device that was asked for, appeared or
+	// vanished. It returns nil when ctx ended.
 	Watch(ctx context.Context, changed func()) error
 }
 

@@ -74,7 +74,7 @@ func render(w desired.Workload, state desired.State, options manifest.Options) t
 			name: w.Name, kind: wanted, plan: plan, sum: sum(plan.Manifest), auth: w.AuthFile,
 			settings: UnitSettings{
 				Completes: plan.RestartPolicy != manifest.RestartAlways, StopTimeout: plan.Grace,
-				Mounts: neededMounts(state.Mounts, plan, options), AutoUpdate: plan.AutoUpdate,
+				Mounts: neededMounts(state.Mounts, plan, options), Devices: devicePaths(plan), AutoUpdate: plan.AutoUpdate,
 			},
 		}
 	}

@@ -63,7 +63,7 @@ var laws = []law{
 	}, why: "a transport does not know what is in the messages it carries"},
 	{of: "internal/workload", except: []string{"internal/workload/adapter"}, allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler, nor Podman's or systemd's API"},
 	{of: "internal/workload/adapter", allow: []string{
-		"internal/command", "internal/desired", "internal/durable", "internal/host/mounts", "internal/host/socket", "internal/podman", "internal/pulse", "internal/secret", "internal/systemd", "internal/workload", "pkg/protocol",
+		"internal/command", "internal/desired", "internal/durable", "internal/host/devnode", "internal/host/mounts", "internal/host/socket", "internal/podman", "internal/pulse", "internal/secret", "internal/systemd", "internal/workload", "pkg/protocol",
 	}, why: "it fits Podman and systemd to what the reconciler asks for, and is the only one there that knows them"},
 	{of: "internal/datasync", allow: reconcilerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/containers", allow: []string{"internal/podman"}, why: "it lists containers and does not know what is read from them"},

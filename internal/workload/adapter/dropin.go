@@ -58,7 +58,7 @@ func dropIn(s workload.UnitSettings) ([]byte, error) {
 	b.WriteString(settingsLine)
 	b.Write(raw)
 	b.WriteByte('\n')
-	if len(s.Mounts) > 0 {
+	if len(s.Mounts)+len(s.Devices) > 0 {
 		b.WriteString("\n[Unit]\n")
 	}
 	for _, dir := range s.Mounts {
@@ -67,6 +67,16 @@ func dropIn(s workload.UnitSettings) ([]byte, error) {
 			return nil, err
 		}
 		b.WriteString("ConditionPathIsMountPoint=" + value + "\n")
+	}
+	for _, path := range s.Devices {
+		if last := path[max(0, len(path)-1):]; last == " " || last == "\\" {
+			continue // conditionPath takes paths for folders: the unit does without
+		}
+		value, err := conditionPath(path)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString("ConditionPathExists=" + value + "\n")
 	}
 	if s.Completes || s.AutoUpdate || s.StopTimeout > 0 {
 		b.WriteString("\n[Service]\n")
@@ -127,7 +137,7 @@ const playCommand = "/usr/bin/podman play kube --replace --service-container=tru
 // takes the line as it is, blanks and quotes included, but for specifiers.
 func conditionPath(dir string) (string, error) {
 	if !filepath.IsAbs(dir) || !utf8.ValidString(dir) || strings.ContainsFunc(dir, unicode.IsControl) {
-		return "", fmt.Errorf("mount %q is not an absolute path of printable characters", dir)
+		return "", fmt.Errorf("mount or device %q is not an absolute path of printable characters", dir)
 	}
 	// At the end of a line a blank is lost, and a backslash joins the next line.
 	if last := dir[len(dir)-1]; last == ' ' || last == '\\' {

@@ -56,6 +56,8 @@ func allSettings() []workload.UnitSettings {
 		{Completes: true, StopTimeout: time.Hour},
 		{Mounts: []string{"/a"}},
 		{AutoUpdate: true},
+		{Devices: []string{"/dev/serial/by-id/usb-FTDI_%C_x", "/dev/ttyUSB0"}},
+		{Mounts: []string{"/a"}, Devices: []string{"/dev/ends in ", `/dev/back\slash\`, "/dev/a b"}, Completes: true},
 		{AutoUpdate: true, Completes: true, StopTimeout: time.Second},
 		{Completes: true, StopTimeout: time.Second, Mounts: []string{"/", "/a b", "/ends in ", `/back\slash\`, "/100%", `/"quoted'`, "/ä", "/#;=[x]"}},
 	}
@@ -96,6 +98,15 @@ func TestDropInSaysWhatItWasMadeFrom(t *testing.T) {
 	}
 }
 
+func TestDropInOfDevices(t *testing.T) {
+	t.Parallel()
+	text, err := dropIn(workload.UnitSettings{Mounts: []string{"/mnt/x"}, Devices: []string{"/dev/100%", "/dev/lost ", "/dev/tty A"}})
+	const want = "\n[Unit]\nConditionPathIsMountPoint=/mnt/x\nConditionPathExists=/dev/100%%\nConditionPathExists=/dev/tty A\n"
+	if err != nil || !strings.HasSuffix(string(text), want) {
+		t.Errorf("%q, %v, want it to end in %q", text, err, want)
+	}
+}
+
 func TestDropInRefuses(t *testing.T) {
 	t.Parallel()
 	for _, s := range []workload.UnitSettings{
@@ -108,6 +119,8 @@ func TestDropInRefuses(t *testing.T) {
 		{Mounts: []string{"/a\x00"}},
 		{Mounts: []string{"/\xff"}},
 		{Mounts: []string{"/fine", "/tab\t"}},
+		{Devices: []string{"tty"}},
+		{Devices: []string{"/dev/a\n[Service]\nExecStartPre=/bin/false"}},
 	} {
 		if text, err := dropIn(s); err == nil {
 			t.Errorf("dropIn(%+v) = %q", s, text)

@@ -2,11 +2,13 @@ package adapter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
+	"github.com/project-flotta/flotta-agent/internal/host/devnode"
 	"github.com/project-flotta/flotta-agent/internal/host/mounts"
 	"github.com/project-flotta/flotta-agent/internal/host/socket"
 	"github.com/project-flotta/flotta-agent/internal/workload"
@@ -16,11 +18,36 @@ import (
 type Host struct {
 	mounts  *mounts.Table
 	sockets *socket.Table
+	devices *devnode.Table
+}
+
+// HostConfig is what a Host needs.
+type HostConfig struct {
+	UID, GID int // of the user who runs the pods
 }
 
 // NewHost returns the host's tables; it reads nothing.
-func NewHost() *Host {
-	return &Host{mounts: mounts.New(mounts.Default), sockets: socket.New(socket.Config{Owner: nameOf})}
+func NewHost(cfg HostConfig) *Host {
+	return &Host{
+		mounts: mounts.New(mounts.Default), sockets: socket.New(socket.Config{Owner: nameOf}),
+		devices: devnode.New(devnode.Config{UID: uint32(cfg.UID), GID: uint32(cfg.GID)}), //nolint:gosec // ids have 32 bits
+	}
+}
+
+// Device returns nil when the user of the pods can use a device so.
+func (h *Host) Device(use workload.DeviceUse) error {
+	kind := devnode.Any
+	switch use.Kind {
+	case workload.DeviceChar:
+		kind = devnode.Character
+	case workload.DeviceBlock:
+		kind = devnode.Block
+	}
+	err := h.devices.Check(devnode.Use{Path: use.Path, Kind: kind, Group: use.Groups})
+	if problem, known := errors.AsType[*devnode.Problem](err); known {
+		return &workload.DeviceError{Missing: problem.Missing, Text: problem.Text}
+	}
+	return err
 }
 
 // Mounted reports whether something is mounted at the folder.
@@ -59,5 +86,17 @@ func (h *Host) FirstPort() (uint16, error) {
 	return uint16(port), nil
 }
 
-// Watch calls changed when a mount appeared or vanished.
-func (h *Host) Watch(ctx context.Context, changed func()) error { return h.mounts.Watch(ctx, changed) }
+// Watch calls changed when a mount, or a device that was asked for, appeared or
+// vanished.
+func (h *Host) Watch(ctx context.Context, changed func()) error {
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.devices.Watch(ctx, changed)
+	}()
+	err := h.mounts.Watch(ctx, changed)
+	stop()
+	<-done
+	return err
+}

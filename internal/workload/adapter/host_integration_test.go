@@ -38,7 +38,7 @@ spec:
 // TestHostKnowsWhoseItsSocketsAre looks at the ports of a device's pods.
 func TestHostKnowsWhoseItsSocketsAre(t *testing.T) {
 	if os.Getenv(onDevice) != "" {
-		list, err := adapter.NewHost().Sockets()
+		list, err := adapter.NewHost(adapter.HostConfig{}).Sockets()
 		if err != nil {
 			t.Fatal(err)
 		}

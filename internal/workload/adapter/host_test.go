@@ -16,7 +16,7 @@ var _ workload.HostTable = (*adapter.Host)(nil)
 // TestHost looks at the machine that the test runs on.
 func TestHost(t *testing.T) {
 	t.Parallel()
-	host := adapter.NewHost()
+	host := adapter.NewHost(adapter.HostConfig{})
 	for dir, want := range map[string]bool{"/proc": true, t.TempDir(): false} {
 		if there, err := host.Mounted(dir); there != want || err != nil {
 			t.Errorf("%s is mounted: %v, %v; want %v", dir, there, err, want)

@@ -47,6 +47,11 @@ type Options struct {
 	// Kubernetes and to Podman 5 they are mere information; Podman 4 publishes
 	// them on the host under the same number.
 	HideContainerPorts bool
+
+	// Rootless says that a user runs the pods. What it may open because of its
+	// groups, a container may not, unless it keeps them: the pods that have a
+	// device of the host do.
+	Rootless bool
 }
 
 // Plan is a rendered workload.
@@ -67,6 +72,11 @@ type Plan struct {
 	// HostPaths are the absolute paths of the host that the pod mounts, those of
 	// the agent's own aside; sorted.
 	HostPaths []string
+	// Devices are those of the host that the pod has, sorted.
+	Devices []Device
+	// KeepsGroups says that its containers have the groups of the user who runs
+	// them.
+	KeepsGroups bool
 	// PodmanNames are the names of the pod and of its containers, which no two
 	// things in Podman may share.
 	PodmanNames []string
@@ -85,6 +95,12 @@ type HostPort struct {
 	Protocol string // tcp, udp or sctp
 	IP       string // that it is bound to; empty: all
 	Port     uint16
+}
+
+// Device is a device node of the host.
+type Device struct {
+	Path  string // absolute
+	Block bool   // a block device; else a character device
 }
 
 // Feature is a part of a specification that not every supported Podman heeds.
@@ -144,9 +160,10 @@ func Render(w desired.Workload, secrets []desired.Secret, o Options) (Plan, erro
 	plan := Plan{
 		Name: w.Name, Secrets: p.vault.used(), Files: p.files, Images: p.images,
 		Containers: p.containers, PodmanNames: p.podmanNames, RestartPolicy: p.restartPolicy, Grace: p.grace,
-		HostPorts: p.hostPorts, HostPaths: p.hostPaths, Features: unheeded, AutoUpdate: autoUpdate(w.Annotations),
+		HostPorts: p.hostPorts, HostPaths: p.hostPaths, Devices: p.devices, Features: unheeded, AutoUpdate: autoUpdate(w.Annotations),
 	}
 	pod, labels := podObject(w, spec, o)
+	plan.KeepsGroups = p.keepGroups(pod)
 	bare, err := document(pod, configMaps)
 	if err != nil {
 		return Plan{}, invalidf("%v", err)

@@ -121,6 +121,10 @@ volumes:
 - {name: h, hostPath: {path: /etc/g, type: FileOrCreate}}
 - {name: i, hostPath: {path: /..x}}
 - {name: j, configMap: {name: none, optional: true}}`)
+	devices := []manifest.Device{{Path: "/dev/null"}, {Path: "/dev/sda", Block: true}}
+	if diff := cmp.Diff(devices, p.Devices); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
+	}
 	want := []string{"/..x", "/dev/null", "/dev/sda", "/etc/f", "/etc/g", "/run/s", "/srv/a", "/srv/b"}
 	if diff := cmp.Diff(want, p.HostPaths); diff != "" {
 		t.Errorf("paths (-want +got):\n%s", diff)

@@ -38,6 +38,7 @@ type podSpec struct {
 	hostNetwork   bool
 	hostPorts     []HostPort
 	hostPaths     []string
+	devices       []Device
 	files         FileSet
 
 	names       map[string]bool        // of the containers

@@ -38,6 +38,8 @@ func (p *podSpec) rewriteVolumes() error {
 	}
 	slices.Sort(p.hostPaths)
 	p.hostPaths = slices.Compact(p.hostPaths)
+	slices.SortFunc(p.devices, compareDevices)
+	p.devices = slices.Compact(p.devices)
 	list, _ := p.spec["volumes"].([]any)
 	p.spec["volumes"] = append(list, map[string]any{
 		"name": p.exportVolume(),
@@ -188,6 +190,7 @@ func (p *podSpec) checkHostPath(source map[string]any) error {
 		if strings.Contains(at, ":") {
 			return invalidf("path %.80q of a device has a colon in it, which Podman takes for the end of the path", at)
 		}
+		p.devices = append(p.devices, Device{Path: path.Clean(at), Block: kind == "BlockDevice"})
 	default:
 		text, _ := kind.(string)
 		return invalidf("type %.40q is none of DirectoryOrCreate, Directory, FileOrCreate, File, Socket, CharDevice and BlockDevice", text)

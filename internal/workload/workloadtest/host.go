@@ -27,6 +27,16 @@ func (h Host) Sockets() ([]workload.Socket, error) {
 // FirstPort returns what it is on most hosts.
 func (h Host) FirstPort() (uint16, error) { return 1024, nil }
 
+// Device returns what the world says of it.
+func (h Host) Device(use workload.DeviceUse) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if problem := h.devices[use.Path]; problem != nil && (problem.Missing || use.Kind != "") {
+		return problem
+	}
+	return nil
+}
+
 // Watch is that of the world.
 func (h Host) Watch(ctx context.Context, changed func()) error { return h.World.Watch(ctx, changed) }
 
@@ -35,6 +45,14 @@ func (w *World) Mount(dir string, there bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mounted[dir] = there
+	w.wake()
+}
+
+// Device makes that the trouble with the device; nil: there is none.
+func (w *World) Device(path string, trouble *workload.DeviceError) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.devices[path] = trouble
 	w.wake()
 }
 

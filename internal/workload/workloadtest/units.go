@@ -129,6 +129,13 @@ func (w *World) start(name string) error {
 			return nil
 		}
 	}
+	for _, path := range unit.Settings.Devices {
+		if d := w.devices[path]; d != nil && d.Missing { // likewise
+			unit.State = workload.UnitInactive
+			w.units[name] = unit
+			return nil
+		}
+	}
 	w.starts[name]++
 	err := w.play(name)
 	switch {

@@ -50,6 +50,7 @@ type World struct {
 	foreign  map[string]bool // secrets that are not ours
 	storage  storage
 	mounted  map[string]bool
+	devices  map[string]*workload.DeviceError // what is wrong with one, by path
 	sockets  []workload.Socket
 	starts   map[string]int
 	watchers map[int]func()
@@ -63,7 +64,7 @@ func NewWorld(stateDir string) *World {
 		stateDir: stateDir,
 		local:    map[string]Behaviour{}, registry: map[string]Behaviour{},
 		pods: map[string]workload.Pod{}, units: map[string]workload.Unit{},
-		secrets: map[string]string{}, foreign: map[string]bool{}, storage: newStorage(), mounted: map[string]bool{}, starts: map[string]int{}, watchers: map[int]func(){},
+		secrets: map[string]string{}, foreign: map[string]bool{}, storage: newStorage(), mounted: map[string]bool{}, devices: map[string]*workload.DeviceError{}, starts: map[string]int{}, watchers: map[int]func(){},
 	}
 }
 
