@@ -24,6 +24,7 @@ func TestPorts(t *testing.T) {
 	r.sub("a process of the host has the port", portOfProcess)
 	r.sub("another workload has the port", portOfWorkload)
 	r.sub("the firewall is open as long as the workload is there", portInFirewall)
+	r.sub("firewalld guards the device", portInFirewalld)
 	r.sub("nftables is not there", portWithoutFirewall)
 }
 
@@ -174,6 +175,58 @@ func portInFirewall(r *rig) {
 	r.firewall("the table goes with the last one", "!table inet flotta", "table inet theirs")
 }
 
+// answersNobody waits until a port of the device is closed to others.
+func (r *rig) answersNobody(port string) {
+	r.Helper()
+	r.until("port "+port+" is closed", func() error {
+		if got, err := r.query(port, "/version"); err == nil {
+			return fmt.Errorf("it answers %q", got)
+		}
+		return nil
+	})
+}
+
+// portInFirewalld has the real firewalld in the way, which rejects what it was not
+// told of whatever other tables accept.
+func portInFirewalld(r *rig) {
+	r.save("w.yaml", r.pod("guarded", "18076", "guarded"))
+	r.answers("18076", "/env?name=ROUND", "guarded")
+	r.run("systemctl", "start", "firewalld")
+	r.run("firewall-cmd", "--state")
+	r.answers("18076", "/env?name=ROUND", "guarded")
+	r.run("firewall-cmd", "--add-port=18077/tcp") // somebody else's
+	r.run("firewall-cmd", "--reload")
+	r.answers("18076", "/env?name=ROUND", "guarded")
+	if permanent := r.run("firewall-cmd", "--permanent", "--list-all-zones"); strings.Contains(permanent, "18076") {
+		r.Errorf("it was written to firewalld's files:\n%s", permanent)
+	}
+	r.run("firewall-cmd", "--set-default-zone=drop")
+	r.answersNobody("18076") // a zone that is there to let nothing in
+	r.run("firewall-cmd", "--set-default-zone=public")
+	r.answers("18076", "/env?name=ROUND", "guarded")
+	r.run("firewall-cmd", "--add-port=18077/tcp")
+
+	r.save("w.yaml", r.pod("guarded", "18078", "moved"))
+	r.answers("18078", "/env?name=ROUND", "moved")
+	r.until("the port before is closed again", func() error {
+		if zone := r.run("firewall-cmd", "--list-all"); strings.Contains(zone, "18076") || !strings.Contains(zone, "18077") || !strings.Contains(zone, "18078") {
+			return fmt.Errorf("%s", zone)
+		}
+		return nil
+	})
+	r.run("systemctl", "restart", "firewalld")
+	r.answers("18078", "/env?name=ROUND", "moved")
+	r.remove("w.yaml")
+	r.gone("guarded")
+	r.until("nothing is left of it", func() error {
+		if zones := r.run("firewall-cmd", "--list-all-zones"); strings.Contains(zones, "32123") {
+			return fmt.Errorf("%s", zones)
+		}
+		return nil
+	})
+	r.run("systemctl", "stop", "firewalld")
+}
+
 func portWithoutFirewall(r *rig) {
 	r.run("mv", "/usr/sbin/nft", "/usr/sbin/nft.away")
 	r.save("w.yaml", r.pod("bare", "18075", "runs"))
@@ -209,7 +262,17 @@ func TestFirewallOfADeviceThatLeaves(t *testing.T) {
 	t.Parallel()
 	r := newTenant(t, site.EdgeConfig{})
 	r.firewall("the port is open", "chain workload-tenant {", "tcp dport 18080 accept")
+	r.run("systemctl", "start", "firewalld")
+	r.until("the port is open in firewalld", func() error {
+		if zones := r.run("firewall-cmd", "--list-all-zones"); !strings.Contains(zones, "18080") {
+			return fmt.Errorf("%s", zones)
+		}
+		return nil
+	})
 	r.unmanage()
 	r.asksAgain()
+	if zones := r.run("firewall-cmd", "--list-all-zones"); strings.Contains(zones, "18080") {
+		r.Errorf("still open in firewalld:\n%s", zones)
+	}
 	r.firewall("nothing of it is left", "!table inet flotta")
 }

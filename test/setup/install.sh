@@ -9,7 +9,7 @@ set -euo pipefail
 debian=(
 	podman crun conmon netavark aardvark-dns uidmap fuse-overlayfs slirp4netns catatonit
 	systemd systemd-container dbus dbus-user-session libpam-systemd
-	nftables iproute2 iptables protobuf-compiler rpm strace e2fsprogs xfsprogs util-linux mount passwd procps
+	nftables firewalld iproute2 iptables protobuf-compiler rpm strace e2fsprogs xfsprogs util-linux mount passwd procps
 	curl openssl rsyslog rsyslog-openssl
 	ostree shellcheck
 	prometheus prometheus-node-exporter
@@ -20,7 +20,7 @@ debian=(
 fedora=(
 	podman crun conmon netavark aardvark-dns shadow-utils fuse-overlayfs slirp4netns passt catatonit
 	systemd systemd-container systemd-pam dbus-daemon
-	nftables iproute iptables-nft protobuf-compiler rpm-build strace e2fsprogs xfsprogs util-linux procps-ng
+	nftables firewalld iproute iptables-nft protobuf-compiler rpm-build strace e2fsprogs xfsprogs util-linux procps-ng
 	curl openssl rsyslog rsyslog-openssl
 	ostree ShellCheck
 	golang-github-prometheus golang-github-prometheus-node-exporter
@@ -79,8 +79,18 @@ if [ "$(id -u)" -ne 0 ]; then
 	exit 1
 fi
 echo "setup: install ${missing[*]}"
+# firewalld is for the devices: it must not begin to guard this machine, now or at the next boot.
+guard=
+case " ${missing[*]} " in
+*" firewalld "*) [ ! -d /run/systemd/system ] || guard=firewalld.service ;;
+esac
 began=$SECONDS
+[ -z "$guard" ] || systemctl --quiet --runtime mask "$guard"
 "install_$family" "${missing[@]}"
+if [ -n "$guard" ]; then
+	systemctl --quiet --runtime unmask "$guard"
+	systemctl --quiet disable "$guard"
+fi
 mapfile -t missing < <("missing_$family")
 if [ ${#missing[@]} -gt 0 ]; then
 	echo "setup: still missing after the installation: ${missing[*]}" >&2

@@ -94,7 +94,7 @@ func TestHostileOpeningsAreRefused(t *testing.T) {
 			t.Errorf("not for a person: %q", text)
 		}
 	}
-	if text := problem(nil, refused); len(text) > 1000 || !strings.HasSuffix(text, "and others") {
+	if text := problem(nil, nil, nil, refused); len(text) > 1000 || !strings.HasSuffix(text, "and others") {
 		t.Errorf("problem %q", text)
 	}
 }
@@ -190,7 +190,7 @@ type kernel struct {
 	table  string // listing; empty: none
 }
 
-func (k *kernel) run(_ context.Context, _ string, args ...string) ([]byte, error) {
+func (k *kernel) run(_ context.Context, script string, args ...string) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.calls++
@@ -201,6 +201,9 @@ func (k *kernel) run(_ context.Context, _ string, args ...string) ([]byte, error
 	case "-f -":
 		k.writes++
 		k.table = listed("", "")
+		if script == desired(nil).script() {
+			k.table = ""
+		}
 		return nil, nil
 	case "list tables":
 		if k.table == "" {
@@ -283,7 +286,7 @@ func TestRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.nft = k.run
+		r.nft, r.guard = k.run, noGuard{}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- r.Run(ctx) }()
@@ -349,7 +352,7 @@ func TestFailureThatNobodyMinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.nft = k.run
+	r.nft, r.guard = k.run, noGuard{}
 	if r.round(t.Context(), true); r.Status() != (Status{}) {
 		t.Errorf("nothing is to be open, and yet: %+v", r.Status())
 	}

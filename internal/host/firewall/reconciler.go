@@ -39,8 +39,9 @@ type Status struct {
 
 // Reconciler makes the table hold what is to be open.
 type Reconciler struct {
-	cfg Config
-	nft runNft
+	cfg   Config
+	nft   runNft
+	guard guard
 
 	mu     sync.Mutex // held while nft runs
 	wrote  *table     // last; nil: nothing yet
@@ -69,7 +70,7 @@ func New(cfg Config) (*Reconciler, error) {
 	case cfg.Resync < 0:
 		return nil, errors.New("firewall config: Resync is negative")
 	}
-	return &Reconciler{cfg: cfg, nft: nft, changed: make(chan struct{})}, nil
+	return &Reconciler{cfg: cfg, nft: nft, guard: &firewalld{socket: busSocket}, changed: make(chan struct{})}, nil
 }
 
 // Status returns how the firewall is. It may be called at any time.
@@ -100,6 +101,22 @@ func (r *Reconciler) Changed() <-chan struct{} {
 func (r *Reconciler) Run(ctx context.Context) error {
 	resync := time.NewTicker(r.cfg.Resync)
 	defer resync.Stop()
+	forgotten := make(chan struct{}, 1)
+	ctx, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		r.guard.watch(ctx, func() {
+			select {
+			case forgotten <- struct{}{}:
+			default: // it will be looked at anyway
+			}
+		})
+	}()
+	defer func() {
+		stop()
+		<-watched
+	}()
 	due := true
 	for {
 		changed := r.cfg.Changed()
@@ -111,16 +128,21 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			due = false
 		case <-resync.C:
 			due = true
+		case <-forgotten:
+			due = true
 		}
 	}
 }
 
-// Clear removes the table, if there is one. Run makes it again as long as there
-// is something to be open.
+// Clear removes the table, if there is one, and what firewalld was told. Run makes
+// both again as long as there is something to be open.
 func (r *Reconciler) Clear(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known = false
+	if _, err := r.guard.ensure(ctx, nil); err != nil {
+		return fmt.Errorf("close ports in firewalld: %w", err)
+	}
 	if _, err := r.ensure(ctx, table{}); err != nil && !errors.Is(err, command.ErrAbsent) {
 		return fmt.Errorf("remove table %s %s: %w", tableFamily, tableName, err)
 	}
@@ -156,18 +178,29 @@ func (r *Reconciler) round(ctx context.Context, due bool) {
 	case want.empty() && (r.wrote == nil || r.wrote.empty()):
 		err = nil // a firewall that nobody asked for is no loss
 	}
+	guarded, guardErr := r.guard.ensure(ctx, openings)
+	if ctx.Err() != nil {
+		return
+	}
+	if guarded && guardErr == nil && errors.Is(err, command.ErrAbsent) {
+		err = nil // what guards the host needs no nft of ours
+	}
 	var note string
 	if err == nil && !want.empty() {
-		note = r.note(ctx)
+		note = r.note(ctx, guarded)
 	}
-	r.publish(problem(err, refused), note)
+	r.publish(problem(err, guardErr, openings, refused), note)
 }
 
 // problem puts what is wrong into words.
-func problem(err error, refused []string) string {
-	parts := make([]string, 0, 2)
+func problem(err, guardErr error, openings []Opening, refused []string) string {
+	parts := make([]string, 0, 3)
 	if err != nil {
 		parts = append(parts, "ports of workloads are not opened in the firewall: "+err.Error())
+	}
+	if guardErr != nil && len(openings) > 0 {
+		o := openings[0]
+		parts = append(parts, fmt.Sprintf("ports of workloads are not opened in firewalld, such as with firewall-cmd --add-port=%d/%s: %v", o.Port, o.Protocol, guardErr))
 	}
 	if len(refused) > 0 {
 		more := ""
@@ -213,13 +246,17 @@ func (r *Reconciler) read(ctx context.Context) (table, bool, error) {
 	return parse(raw), true, nil
 }
 
-// note says what other tables may make of all this.
-func (r *Reconciler) note(ctx context.Context) string {
+// note says what other tables may make of all this. firewalld's knows of it when
+// it was told.
+func (r *Reconciler) note(ctx context.Context, told bool) string {
 	raw, err := r.nft(ctx, "", "-j", "list", "chains")
 	if err != nil {
 		return "" // it is only a note
 	}
 	tables := strict(raw)
+	if told {
+		tables = slices.DeleteFunc(tables, func(table string) bool { return strings.HasSuffix(table, " firewalld") })
+	}
 	if len(tables) == 0 {
 		return ""
 	}
