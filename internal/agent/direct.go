@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/project-flotta/flotta-agent/internal/durable"
+	"github.com/project-flotta/flotta-agent/internal/host/mounts"
 	"github.com/project-flotta/flotta-agent/internal/pki"
 	"github.com/project-flotta/flotta-agent/internal/transport/direct"
 	"github.com/project-flotta/flotta-agent/internal/workload"
@@ -88,7 +89,9 @@ func deviceID(cfg Config, machineID string) (string, error) {
 }
 
 // knownDeviceID returns what the settings say that the device is called, or its
-// certificate, or the machine's id, or what was made up before; empty: nothing.
+// certificate, or what was made up before, or the machine's id; empty: nothing.
+// What was made up comes first of the two, since a machine gets its id some time
+// after its first boot, and the device had a name by then.
 func knownDeviceID(cfg Config, machineID string) (string, error) {
 	if cfg.Server.DeviceID != "" {
 		return cfg.Server.DeviceID, nil
@@ -99,15 +102,10 @@ func knownDeviceID(cfg Config, machineID string) (string, error) {
 			return leaf.Subject.CommonName, nil
 		}
 	}
-	if raw, err := os.ReadFile(machineID); err == nil {
-		if id := strings.TrimSpace(string(raw)); id != "uninitialized" && validDeviceID(id) {
-			return id, nil
-		}
-	}
 	path := madeUpID(cfg)
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return ownID(machineID), nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("device id: %w", err)
@@ -117,6 +115,22 @@ func knownDeviceID(cfg Config, machineID string) (string, error) {
 		return "", fmt.Errorf("device id in %s: is not one; correct it, or remove the file for another one", path)
 	}
 	return id, nil
+}
+
+// ownID returns the id of the machine, or "" when it has none that lasts: where it
+// cannot be written, systemd mounts one over it that is another at the next boot.
+func ownID(machineID string) string {
+	raw, err := os.ReadFile(machineID)
+	if err != nil {
+		return ""
+	}
+	if passing, err := mounts.New(mounts.Default).Mounted(machineID); passing && err == nil {
+		return ""
+	}
+	if id := strings.TrimSpace(string(raw)); id != "uninitialized" && validDeviceID(id) {
+		return id
+	}
+	return ""
 }
 
 func madeUpID(cfg Config) string { return filepath.Join(cfg.StateDir, "device-id") }

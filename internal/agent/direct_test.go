@@ -60,7 +60,7 @@ func TestDeviceID(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", name, id, err, test.want)
 		}
 	}
-	// Neither: it is made up, and stays.
+	// Neither: it is made up, and stays, whatever the machine is called later.
 	for _, path := range []string{fresh, filepath.Join(t.TempDir(), "none")} {
 		cfg := certified(t, "")
 		if id, err := knownDeviceID(cfg, path); id != "" || err != nil {
@@ -72,6 +72,9 @@ func TestDeviceID(t *testing.T) {
 		}
 		if again, err := deviceID(cfg, path); err != nil || again != first {
 			t.Errorf("then %q, %v, before %q", again, err, first)
+		}
+		if later, err := deviceID(cfg, machine); err != nil || later != first {
+			t.Errorf("with an id of the machine %q, %v, before %q", later, err, first)
 		}
 		must(t, os.WriteFile(filepath.Join(cfg.StateDir, "device-id"), []byte("../x\n"), 0o600))
 		if id, err := deviceID(cfg, path); err == nil || !strings.Contains(err.Error(), "device-id") {
