@@ -28,9 +28,12 @@ func sound() (Host, Subject, fstest.MapFS) {
 		"proc/sys/fs/inotify/max_user_instances": {Data: []byte("128\n")},
 		"sys/fs/cgroup/cgroup.controllers":       {Data: []byte("cpu io memory pids\n")},
 		"sys/fs/cgroup/user.slice/user-1001.slice/user@1001.service/cgroup.controllers": {Data: []byte("cpu memory pids\n")},
-		"sys/fs/selinux/enforce":        {Data: []byte("1")},
-		"var/lib/systemd/linger/flotta": {},
-		"state/volumes/web/data/file":   {},
+		"sys/fs/selinux/enforce":                             {Data: []byte("1")},
+		"etc/selinux/config":                                 {Data: []byte("SELINUX=enforcing\nSELINUXTYPE=mls\n")},
+		"etc/selinux/mls/contexts/files/file_contexts":       {Data: []byte("/var/.* system_u:object_r:var_t:s0\n")},
+		"etc/selinux/mls/contexts/files/file_contexts.local": {Data: []byte("/state/volumes(/.*)? system_u:object_r:container_file_t:s0\n")},
+		"var/lib/systemd/linger/flotta":                      {},
+		"state/volumes/web/data/file":                        {},
 	}
 	h := Host{
 		Files:  files,
@@ -120,6 +123,17 @@ func TestFindings(t *testing.T) {
 			h.Label = func(string) (string, error) { return text, err }
 		}
 	}
+	oneWrong := func(mode string) func(*Host, *Subject, fstest.MapFS) {
+		return func(h *Host, _ *Subject, files fstest.MapFS) {
+			files["sys/fs/selinux/enforce"] = &fstest.MapFile{Data: []byte(mode)}
+			h.Label = func(path string) (string, error) {
+				if path == "/state/volumes/web" {
+					return "system_u:object_r:var_t:s0", nil
+				}
+				return "system_u:object_r:container_file_t:s0", nil
+			}
+		}
+	}
 	rootful := func(_ *Host, s *Subject, _ fstest.MapFS) { s.Root = true }
 	const delegated = "sys/fs/cgroup/user.slice/user-1001.slice/user@1001.service/cgroup.controllers"
 	for _, tt := range []struct {
@@ -181,6 +195,10 @@ func TestFindings(t *testing.T) {
 		{"selinux", "wrong label", labelled("1", "unconfined_u:object_r:var_t:s0", nil), Fail, "var_t", "restorecon -R /state/volumes"},
 		{"selinux", "permissive", labelled("0", "unconfined_u:object_r:var_t:s0", nil), Warn, "permissive", "semanage"},
 		{"selinux", "no label", labelled("1", "", syscall.ENODATA), Warn, "not known", "restorecon"},
+		{"selinux", "a wrong volume", oneWrong("1"), Fail, "/state/volumes/web is labelled system_u:object_r:var_t:s0", "restorecon -R /state/volumes"},
+		{"selinux", "a wrong volume, permissive", oneWrong("0"), Warn, "/state/volumes/web is", "start the workload anew"},
+		{"selinux", "no policy", without("etc/selinux/mls/contexts/files/file_contexts.local"), Warn, "no policy knows", "flotta-agent-selinux"},
+		{"selinux", "a policy of nobody's", with("etc/selinux/config", "SELINUXTYPE=../../x\n"), OK, "enforcing", ""},
 		{"selinux", "no volumes", labelled("1", "", fs.ErrNotExist), OK, "no volumes yet", ""},
 
 		{"disk", "well", nil, OK, "50% of 100.0 GiB is free, 50% of the inodes", ""},

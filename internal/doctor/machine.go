@@ -93,7 +93,65 @@ func (d *doctor) selinux(context.Context) Finding {
 	case !strings.Contains(context, containerType):
 		return warn("", fmt.Sprintf("%s; %s is labelled %s", word, volumes, context), relabel)
 	}
+	if wrong := d.mislabelled(volumes); len(wrong) > 0 {
+		found := fmt.Sprintf("%s; %s: workloads may not use what is in there", word, strings.Join(wrong, ", "))
+		restore := "`restorecon -R " + volumes + "`, or start the workload anew, which has Podman label its volume"
+		if word == "enforcing" {
+			return fail("", found, restore)
+		}
+		return warn("", found, restore)
+	}
+	if !d.labelsKnown(volumes) {
+		return warn("", fmt.Sprintf("%s; volumes are labelled %s, which no policy knows: restorecon, or a system that is labelled anew, takes it away", word, context),
+			"install the package flotta-agent-selinux, or "+relabel)
+	}
 	return ok("", word+"; volumes are labelled "+context)
+}
+
+// maxNamed is how many volumes are named; the others will have the same cause.
+const maxNamed = 3
+
+// mislabelled names volumes that containers may not write to, with their labels.
+func (d *doctor) mislabelled(volumes string) []string {
+	entries, err := fs.ReadDir(d.Files, strings.TrimPrefix(volumes, "/"))
+	if err != nil {
+		return nil // a label could be read there: it vanished, or is not ours to list
+	}
+	var out []string
+	for _, e := range entries {
+		path := filepath.Join(volumes, e.Name())
+		context, err := d.Label(path)
+		if err != nil || strings.Contains(context, containerType) || !e.IsDir() {
+			continue
+		}
+		if len(out) == maxNamed {
+			return append(out, "and others")
+		}
+		out = append(out, path+" is labelled "+context)
+	}
+	return out
+}
+
+// labelsKnown reports whether the policy says what volumes are labelled with, as
+// far as that can be read.
+func (d *doctor) labelsKnown(volumes string) bool {
+	kind := "targeted"
+	config, _ := d.text("/etc/selinux/config")
+	for line := range strings.Lines(config) {
+		if value, found := strings.CutPrefix(strings.TrimSpace(line), "SELINUXTYPE="); found {
+			kind = strings.TrimSpace(value)
+		}
+	}
+	folder := filepath.Join("/etc/selinux", filepath.Base(kind), "contexts/files")
+	readable := false
+	for _, file := range []string{"file_contexts", "file_contexts.local"} {
+		text, err := d.text(filepath.Join(folder, file))
+		readable = readable || err == nil
+		if strings.Contains(text, volumes) {
+			return true
+		}
+	}
+	return !readable
 }
 
 // Parts of a disk that should be free, and must be.

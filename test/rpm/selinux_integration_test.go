@@ -41,8 +41,12 @@ func TestSELinux(t *testing.T) {
 	contexts = filepath.Join(i.dir, "upper", contexts)
 	for path, want := range map[string]bool{
 		mine: true, filepath.Dir(mine): true, "/var/local/yggdrasil/device/volumes": true,
-		"/var/local/yggdrasil/device/workloads/web/manifest.yaml": false,
-		"/var/local/yggdrasil/device/volumes.old":                 false,
+		"/var/local/yggdrasil/device/workloads/web.shop/files-0123abcd":             true,
+		"/var/local/yggdrasil/device/workloads/web.shop/files-0123abcd/conf/a/file": true,
+		"/var/local/yggdrasil/device/workloads/web":                                 false,
+		"/var/local/yggdrasil/device/workloads/web/auth.json":                       false,
+		"/var/local/yggdrasil/device/workloads/web/manifest.yaml":                   false,
+		"/var/local/yggdrasil/device/volumes.old":                                   false,
 	} {
 		label := output(t, "matchpathcon", "-n", "-f", contexts, path)
 		if is := strings.Contains(label, ":container_file_t:s0"); is != want {
