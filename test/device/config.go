@@ -45,9 +45,16 @@ type Config struct {
 	Packages []string
 	// ReadOnlyUsr makes /usr read-only, as that of an image is.
 	ReadOnlyUsr bool
+	// NoMachineID is for a root that cannot be written and has no machine id: the
+	// device's systemd makes one up at every boot, and it is not ID.
+	NoMachineID bool
 	// Limits are folders of the device on small file systems of their own, by
 	// path, with their size in bytes; at least 16 MiB.
 	Limits map[string]int64
+	// Memory is how much of it all of the device's processes have together, with
+	// the files that the kernel keeps in memory for them, in bytes; no limit when
+	// zero. At least 64 MiB. It is the harness's own: the device does not see it.
+	Memory int64
 	// Hosts are names that the device resolves to the host's end of its network,
 	// in addition to Names.
 	Hosts []string
@@ -62,6 +69,9 @@ type Config struct {
 
 // minLimit is the smallest file system that leaves room for its own journal.
 const minLimit = 16 << 20
+
+// minMemory is what a systemd and a shell can live in.
+const minMemory = 64 << 20
 
 var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
@@ -103,6 +113,9 @@ func (c Config) Validate() error {
 		if size < minLimit {
 			errs = append(errs, fmt.Errorf("limit %q has %d bytes, less than %d", path, size, minLimit))
 		}
+	}
+	if c.Memory != 0 && c.Memory < minMemory {
+		errs = append(errs, fmt.Errorf("memory of %d bytes is less than %d", c.Memory, minMemory))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("device config: %w", err)

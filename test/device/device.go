@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type Device struct {
 	dir       string
 	hierarchy string
 	cgroups   []string
+	memory    string   // the one of them that bounds memory; "": none does
 	limits    []string // in the order of their images
 	network   network
 	record    record
@@ -31,6 +33,7 @@ type Device struct {
 	identity  string
 	provision string // "files", "packages" or "nothing" of what the package brings
 	readOnly  bool   // of /usr
+	nameless  bool   // it has no machine id
 	uid       int
 
 	mu     sync.Mutex
@@ -68,7 +71,7 @@ func Boot(ctx context.Context, cfg Config) (*Device, error) {
 // assemble claims what the device needs on the host and starts its reaper,
 // before anything is there that could be left behind.
 func assemble(cfg Config, host Host) (*Device, error) {
-	d := &Device{name: cfg.Name, dir: cfg.Dir, console: cfg.Console, identity: cfg.ID, provision: "files", readOnly: cfg.ReadOnlyUsr}
+	d := &Device{name: cfg.Name, dir: cfg.Dir, console: cfg.Console, identity: cfg.ID, provision: "files", readOnly: cfg.ReadOnlyUsr, nameless: cfg.NoMachineID}
 	switch {
 	case len(cfg.Packages) > 0:
 		d.provision = "packages"
@@ -92,6 +95,14 @@ func assemble(cfg Config, host Host) (*Device, error) {
 		}
 		if d.cgroups, err = host.cgroups(d.hierarchy, r.id()); err != nil {
 			return nil, err
+		}
+		if cfg.Memory > 0 {
+			if d.memory, err = host.memoryGroup(d.hierarchy, r.id()); err != nil {
+				return nil, err
+			}
+			if !slices.Contains(d.cgroups, d.memory) {
+				d.cgroups = append(d.cgroups, d.memory)
+			}
 		}
 		return []string{
 			"PATH=" + searchPath,

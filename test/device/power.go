@@ -68,6 +68,9 @@ func (d *Device) start() error {
 	for i, path := range d.limits {
 		args = append(args, "--bind="+strings.TrimSuffix(d.limitImage(i), ".img")+":"+path)
 	}
+	if d.nameless {
+		args = append(args, "--bind-ro="+filepath.Join(d.dir, "no-machine-id")+":/etc/machine-id")
+	}
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{

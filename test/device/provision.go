@@ -65,10 +65,17 @@ func (d *Device) makeNodes() error {
 func (d *Device) prepare(ctx context.Context, cfg Config, host Host) error {
 	again := false
 	if raw, err := os.ReadFile(filepath.Join(d.dir, "upper/etc/machine-id")); err == nil {
-		d.identity, again = strings.TrimSpace(string(raw)), true
+		if again = true; !d.nameless {
+			d.identity = strings.TrimSpace(string(raw))
+		}
 	}
 	for _, group := range d.cgroups {
 		if err := makeCgroup(group); err != nil {
+			return err
+		}
+	}
+	if d.memory != "" {
+		if err := limitMemory(d.memory, cfg.Memory); err != nil {
 			return err
 		}
 	}
@@ -105,6 +112,14 @@ func (d *Device) fill(ctx context.Context, cfg Config, host Host) error {
 		"/etc/.updated": {}, "/var/.updated": {},
 		// The journal has to survive the power cut.
 		"/var/log/journal/.keep": {},
+	}
+	if d.nameless {
+		files["/etc/machine-id"] = File{}
+		// Where systemd would look for another one.
+		files["/var/lib/dbus/machine-id"] = File{Link: "/etc/machine-id"}
+		if err := os.WriteFile(filepath.Join(d.dir, "no-machine-id"), nil, 0o444); err != nil {
+			return err
+		}
 	}
 	maps.Copy(files, d.workarounds(host))
 	if !cfg.Bare && len(cfg.Packages) == 0 {

@@ -49,10 +49,14 @@ type EdgeConfig struct {
 	Bare        bool
 	Packages    []string
 	ReadOnlyUsr bool
-	// Cgroup, Limits and Console are those of device.Config.
-	Cgroup  device.Cgroup
-	Limits  map[string]int64
-	Console io.Writer
+	// Cgroup, Limits, Memory and Console are those of device.Config.
+	Memory int64
+	// NoMachineID is that of device.Config. Nobody tells the agent of a Direct
+	// device then what it is called.
+	NoMachineID bool
+	Cgroup      device.Cgroup
+	Limits      map[string]int64
+	Console     io.Writer
 }
 
 // DefaultSettings make the agent quicker than a fleet needs it, and tests short.
@@ -101,7 +105,7 @@ func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 	}
 	d, err := device.Boot(ctx, device.Config{
 		ID: id, Files: files, Hosts: []string{EdgeName, S3Name}, Limits: cfg.Limits, Console: cfg.Console, Cgroup: cfg.Cgroup,
-		Bare: cfg.Bare, Packages: cfg.Packages, ReadOnlyUsr: cfg.ReadOnlyUsr,
+		Memory: cfg.Memory, NoMachineID: cfg.NoMachineID, Bare: cfg.Bare, Packages: cfg.Packages, ReadOnlyUsr: cfg.ReadOnlyUsr,
 	})
 	if err != nil {
 		return nil, err
@@ -158,6 +162,9 @@ func (s *Site) carrierFiles(id string, cfg EdgeConfig) (map[string]device.File, 
 func (s *Site) directFiles(id string, cfg EdgeConfig) map[string]device.File {
 	const unit = "/etc/systemd/system/"
 	server := fmt.Sprintf("[server]\naddress = %q\ncert-file = %q\nkey-file = %q\nca-files = [%q]\ndevice-id = %q\n", s.server(), certFile, keyFile, caFile, id)
+	if cfg.NoMachineID {
+		server = strings.ReplaceAll(server, fmt.Sprintf("device-id = %q\n", id), "")
+	}
 	var env strings.Builder
 	env.WriteString("[Service]\nRestartSec=1\n")
 	for _, e := range cfg.WorkerEnv {
