@@ -35,6 +35,18 @@ for image in "$DIR"/limits/*.img; do
 done
 
 if [ ! -e "$DIR/provisioned" ]; then
+	if [ "$OSTREE" = true ]; then
+		mkdir -p "$root/var/usrlocal"
+		for folder in home root opt srv; do
+			name=$folder
+			[ $folder != root ] || name=roothome
+			mkdir -p "$root/var/$name"
+			rm -rf "${root:?}/$folder"
+			ln -s "var/$name" "$root/$folder"
+		done
+		rm -rf "${root:?}/usr/local"
+		ln -s ../var/usrlocal "$root/usr/local"
+	fi
 	case $PROVISION in
 	files)
 		# What the package's scriptlets do.
@@ -60,6 +72,12 @@ fi
 if [ "$READ_ONLY_USR" = true ]; then
 	mount --bind "$root/usr" "$root/usr"
 	mount -o remount,bind,ro "$root/usr"
+fi
+if [ "$OSTREE" = true ]; then
+	# As of a deployment: all but /etc and /var is read-only, and what is to be
+	# written elsewhere is a link to there.
+	for folder in etc var; do mount --bind "$root/$folder" "$root/$folder"; done
+	mount -o remount,bind,ro "$root"
 fi
 
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes

@@ -45,6 +45,10 @@ type Config struct {
 	Packages []string
 	// ReadOnlyUsr makes /usr read-only, as that of an image is.
 	ReadOnlyUsr bool
+	// Ostree lays the root out as a deployment of ostree: everything but /etc and
+	// /var is read-only, and /home, /root, /opt, /srv and /usr/local are links to
+	// below /var.
+	Ostree bool
 	// NoMachineID is for a root that cannot be written and has no machine id: the
 	// device's systemd makes one up at every boot, and it is not ID.
 	NoMachineID bool

@@ -77,6 +77,7 @@ func (d *Device) start() error {
 		"PATH=" + searchPath, "DIR=" + d.dir, "HIERARCHY=" + d.hierarchy,
 		"CGROUPS=" + strings.Join(d.cgroups, " "),
 		"PROVISION=" + d.provision, "READ_ONLY_USR=" + strconv.FormatBool(d.readOnly),
+		"OSTREE=" + strconv.FormatBool(d.ostree),
 	}
 	// A file, not a pipe: a detached device outlives whoever reads from it.
 	console, err := os.Create(filepath.Join(d.dir, "console.log"))

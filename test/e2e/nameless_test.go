@@ -12,12 +12,21 @@ import (
 	"github.com/project-flotta/flotta-agent/test/site"
 )
 
-// TestNoMachineID has a device whose systemd makes up another machine id at every
-// boot. The device keeps one name, and its journal is read all the same.
+// TestNoMachineID has a device with the layout of ostree, whose systemd makes up
+// another machine id at every boot. The device keeps one name, and its journal is
+// read all the same.
 func TestNoMachineID(t *testing.T) {
 	t.Parallel()
 	r := &rig{T: t, ctx: t.Context(), site: newSite(t, true)}
-	r.edge = newEdge(t, r.site, site.EdgeConfig{Transport: site.Direct, NoMachineID: true})
+	r.edge = newEdge(t, r.site, site.EdgeConfig{Transport: site.Direct, NoMachineID: true, Ostree: true})
+	for path, want := range map[string]string{"/usr/local": "/var/usrlocal", "/home": "/var/home", "/root": "/var/roothome"} {
+		if got := strings.TrimSpace(r.run("readlink", "-f", path)); got != want {
+			t.Fatalf("%s is %s", path, got)
+		}
+	}
+	if _, err := r.edge.Run(r.ctx, "touch", "/usr/x", "/x"); err == nil {
+		t.Fatal("the root can be written: this shows nothing")
+	}
 	var id string
 	r.until("it has a name", func() error {
 		raw, err := r.edge.ReadFile("/var/local/yggdrasil/device/device-id")
@@ -69,7 +78,8 @@ spec:
 	if raw, err := r.edge.ReadFile("/var/local/yggdrasil/device/device-id"); err != nil || strings.TrimSpace(string(raw)) != id {
 		t.Errorf("it is called %q, %v; before %q", raw, err, id)
 	}
-	if out := r.run("flotta-agent", "status"); !strings.Contains(out, id) {
-		t.Errorf("status does not name %s:\n%s", id, out)
+	out, err := r.edge.Run(r.ctx, "flotta-agent", "status") // whatever its exit code says of the moment
+	if !strings.Contains(out.Stdout, id) {
+		t.Errorf("status does not name %s: %v\n%s", id, err, out.Stdout)
 	}
 }

@@ -51,6 +51,8 @@ type EdgeConfig struct {
 	ReadOnlyUsr bool
 	// Cgroup, Limits, Memory and Console are those of device.Config.
 	Memory int64
+	// Ostree is that of device.Config.
+	Ostree bool
 	// NoMachineID is that of device.Config. Nobody tells the agent of a Direct
 	// device then what it is called.
 	NoMachineID bool
@@ -105,7 +107,7 @@ func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 	}
 	d, err := device.Boot(ctx, device.Config{
 		ID: id, Files: files, Hosts: []string{EdgeName, S3Name}, Limits: cfg.Limits, Console: cfg.Console, Cgroup: cfg.Cgroup,
-		Memory: cfg.Memory, NoMachineID: cfg.NoMachineID, Bare: cfg.Bare, Packages: cfg.Packages, ReadOnlyUsr: cfg.ReadOnlyUsr,
+		Memory: cfg.Memory, NoMachineID: cfg.NoMachineID, Ostree: cfg.Ostree, Bare: cfg.Bare, Packages: cfg.Packages, ReadOnlyUsr: cfg.ReadOnlyUsr,
 	})
 	if err != nil {
 		return nil, err
