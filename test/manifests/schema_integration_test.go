@@ -20,6 +20,10 @@ func set(spec string) string { return strings.Replace(device(spec), "EdgeDevice"
 
 func config(spec string) string { return strings.Replace(device(spec), "EdgeDevice", "EdgeConfig", 1) }
 
+func execution(spec string) string {
+	return strings.Replace(device(spec), "EdgeDevice", "PlaybookExecution", 1)
+}
+
 const pod = "pod: {spec: {containers: [{name: a, image: b}]}}"
 
 // What can never work is refused where it is written, in words that say what to
@@ -48,6 +52,15 @@ func TestRefused(t *testing.T) {
 		{"log target", device("{logCollection: {a: {kind: journald}}}"), "syslog"},
 		{"empty playbook", config(`{edgePlaybook: {playbooks: [{content: ""}]}}`), "content"},
 		{"no playbooks", config("{edgePlaybook: {playbooks: []}}"), "playbooks"},
+		{"strategy", config("{edgePlaybook: {playbooks: [{content: YQ==, executionStrategy: StopOnfailure}]}}"), `supported values: "", "StopOnFailure", "RetryOnFailure", "ExecuteOnce"`},
+		{"timeout", config("{edgePlaybook: {playbooks: [{content: YQ==, timeoutSeconds: -1}]}}"), "timeoutSeconds"},
+		{"user", config("{edgePlaybook: {user: --become, playbooks: [{content: YQ==}]}}"), "edgePlaybook.user"},
+		{"long user", config("{edgePlaybook: {user: " + strings.Repeat("a", 33) + ", playbooks: [{content: YQ==}]}}"), "edgePlaybook.user"},
+		{"user of become", config(`{edgePlaybook: {playbooks: [{content: YQ==, privilegeEscalationOptions: {becomeUser: "a b"}}]}}`), "becomeUser"},
+		{"method of become", config("{edgePlaybook: {playbooks: [{content: YQ==, privilegeEscalationOptions: {becomeMethod: doas}}]}}"), `supported values: "sudo", "su"`},
+		{"capability", config("{edgePlaybook: {playbooks: [{content: YQ==, requiredPrivilegeLevel: {capDrop: [38]}}]}}"), "capDrop"},
+		{"user of a run", execution("{user: a/b}"), "spec.user"},
+		{"attempt of a run", execution("{executionAttempt: 256}"), "executionAttempt"},
 		{"no namespace", strings.Replace(device("{approved: true}"), "EdgeDevice", "EdgeDeviceSignedRequest", 1), "targetNamespace"},
 		{"unknown field", device("{hearbeat: {periodSeconds: 1}}"), "hearbeat"},
 	} {
@@ -78,6 +91,10 @@ func TestAccepted(t *testing.T) {
 		{"mount without a folder", device(`{mounts: [{device: /dev/sdb}, {folder: ""}]}`)},
 		{"field of a newer Pod", workload("{type: pod, pod: {spec: {containers: [], fromTheFuture: {a: 1}}}}")},
 		{"nothing", device("{}")},
+		{"playbook without options", config("{edgePlaybook: {playbooks: [{content: YQ==}]}}")},
+		{"empty options", config(`{edgePlaybook: {user: "", playbooks: [{content: YQ==, timeoutSeconds: 0, executionStrategy: "", privilegeEscalationOptions: {becomeUser: ""}}]}}`)},
+		{"user with a dot", config("{edgePlaybook: {user: _Svc.ops-2, playbooks: [{content: YQ==, executionStrategy: StopOnFailure}]}}")},
+		{"last attempt of a run", execution("{user: ops, executionAttempt: 255}")},
 	} {
 		if out, err := cluster.kube.Kubectl(t.Context(), test.manifest, strict...); err != nil {
 			t.Errorf("%s: %s", test.name, out)
@@ -112,6 +129,18 @@ func TestColumns(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %s in\n%s", want, out)
 		}
+	}
+	kubectl(t, strings.Replace(config("{}"), "name: d", "name: columns", 1), "apply", "-f", "-")
+	kubectl(t, "", "patch", "edgeconfig", "columns", "--subresource=status", "--type=merge", "-p", `{"status":{"edgePlaybookStatus":{
+		"runs":7,"succeeded":4,"failed":2,"conditions":[{"type":"Deploying","status":"True","reason":"a"},{"type":"Completed","status":"False","reason":"Failed"}]}}}`)
+	if out := strings.Fields(kubectl(t, "", "get", "edgeconfig", "columns", "--no-headers")); strings.Join(out[:5], " ") != "columns 7 4 2 Failed" {
+		t.Errorf("a config is shown as %s", out)
+	}
+	kubectl(t, strings.Replace(execution("{}"), "name: d", "name: columns", 1), "apply", "-f", "-")
+	kubectl(t, "", "patch", "playbookexecution", "columns", "--subresource=status", "--type=merge", "-p", `{"status":{"conditions":[
+		{"type":"Running","status":"False"},{"type":"CompletedWithError","status":"True","reason":"TimedOut","message":"m"}]}}`)
+	if out := strings.Fields(kubectl(t, "", "get", "playbookexecution", "columns", "--no-headers")); strings.Join(out[:3], " ") != "columns CompletedWithError TimedOut" {
+		t.Errorf("a run is shown as %s", out)
 	}
 	// The last condition of a request is its state.
 	request := strings.Replace(device("{targetNamespace: factory}"), "EdgeDevice", "EdgeDeviceSignedRequest", 1)

@@ -29,7 +29,10 @@ const (
 	// LabelMemberOf names the EdgeDeviceSet that a device belongs to.
 	LabelMemberOf = "flotta/member-of"
 	// LabelDeviceByConfig names the EdgeConfig whose playbooks a device runs.
-	LabelDeviceByConfig = "config/device-by-config"
+	LabelDeviceByConfig = LabelConfigPrefix + "device-by-config"
+	// LabelConfigPrefix starts the labels that name EdgeConfigs: a device of
+	// several has several of them, followed by whatever tells them apart.
+	LabelConfigPrefix = "config/"
 	// LabelWorkloadPrefix is followed by the name of an attached EdgeWorkload;
 	// the value is "true".
 	LabelWorkloadPrefix = "workload/"

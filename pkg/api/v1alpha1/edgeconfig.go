@@ -10,7 +10,9 @@ type EdgeConfigSpec struct {
 
 // EdgePlaybookSpec is a list of Ansible playbooks.
 type EdgePlaybookSpec struct {
-	// User runs the playbooks.
+	// User runs the playbooks; root when it is empty.
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([A-Za-z_][A-Za-z0-9._-]*)?$`
 	// +optional
 	User string `json:"user,omitempty"`
 	// +kubebuilder:validation:MinItems=1
@@ -30,6 +32,8 @@ type Playbook struct {
 	// Content is the playbook; base64 in a manifest.
 	// +kubebuilder:validation:MinLength=1
 	Content []byte `json:"content"`
+	// TimeoutSeconds ends a run that takes longer; 0 is the device's setting.
+	// +kubebuilder:validation:Minimum=0
 	// +optional
 	TimeoutSeconds int64 `json:"timeoutSeconds,omitempty"`
 	// +optional
@@ -38,6 +42,10 @@ type Playbook struct {
 	AnsibleOptions *AnsibleOptions `json:"ansibleOptions,omitempty"`
 	// +optional
 	PrivilegeEscalationOptions *PrivilegeEscalationOptions `json:"privilegeEscalationOptions,omitempty"`
+	// ExecutionStrategy says what a failure means: StopOnFailure runs none of the
+	// playbooks after it, RetryOnFailure runs it again a few times, and
+	// ExecuteOnce, like nothing at all, does neither.
+	// +kubebuilder:validation:Enum="";StopOnFailure;RetryOnFailure;ExecuteOnce
 	// +optional
 	ExecutionStrategy string `json:"executionStrategy,omitempty"`
 }
@@ -69,6 +77,8 @@ type PrivilegeEscalationOptions struct {
 	// +kubebuilder:validation:Enum=sudo;su
 	// +optional
 	BecomeMethod string `json:"becomeMethod,omitempty"`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([A-Za-z_][A-Za-z0-9._-]*)?$`
 	// +optional
 	BecomeUser string `json:"becomeUser,omitempty"`
 }
@@ -87,16 +97,28 @@ type EdgeConfigStatus struct {
 
 // EdgePlaybookStatus is what became of the playbooks.
 type EdgePlaybookStatus struct {
+	// Runs is how many there are: one for each playbook on each device.
+	// +optional
+	Runs int32 `json:"runs,omitempty"`
+	// +optional
+	Succeeded int32 `json:"succeeded,omitempty"`
+	// +optional
+	Failed int32 `json:"failed,omitempty"`
 	// +optional
 	Conditions []PlaybookCondition `json:"conditions,omitempty"`
 }
 
 // EdgeConfig is configuration for the devices that carry its name in the label
-// config/device-by-config.
+// config/device-by-config, or in another one that starts with config/.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=edgeconfigs,scope=Namespaced
+// +kubebuilder:printcolumn:name="Runs",type=integer,JSONPath=`.status.edgePlaybookStatus.runs`
+// +kubebuilder:printcolumn:name="Succeeded",type=integer,JSONPath=`.status.edgePlaybookStatus.succeeded`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.edgePlaybookStatus.failed`
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.edgePlaybookStatus.conditions[?(@.type=="Completed")].reason`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.edgePlaybookStatus.conditions[?(@.type=="Completed")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type EdgeConfig struct {
 	metav1.TypeMeta `json:",inline"`
