@@ -8,7 +8,7 @@
 //   - devices keeps an EdgeDevice: its finalizer, the workloads that are meant for
 //     it, its bucket, and whether it is online;
 //   - workloads sums an EdgeWorkload up over its devices;
-//   - configs makes PlaybookExecutions of an EdgeConfig.
+//   - configs makes PlaybookExecutions of an EdgeConfig, and sums it up over them.
 //
 // Each is level-triggered: it compares what is with what should be, however it
 // came about, so that an operator which was killed anywhere goes on where it was.

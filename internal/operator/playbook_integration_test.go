@@ -5,13 +5,17 @@ package operator
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 func (r *rig) config(name string, playbooks ...string) *v1alpha1.EdgeConfig {
@@ -63,7 +67,7 @@ func TestDefect7213PlaybooksOfAConfig(t *testing.T) {
 
 	run := &v1alpha1.PlaybookExecution{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: early + "-conf"}}
 	r.must(r.admin.Get(r.Context(), client.ObjectKeyFromObject(run), run))
-	if run.Labels[v1alpha1.LabelDevice] != early || string(run.Spec.Playbook.Content) != "one" || !runIs(run, v1alpha1.PlaybookDeploying) ||
+	if run.Labels[v1alpha1.LabelDevice] != early || string(run.Spec.Playbook.Content) != "one" || !isAt(run, v1alpha1.PlaybookDeploying) ||
 		!metav1.IsControlledBy(run, c) {
 		t.Errorf("the run is %+v", run)
 	}
@@ -72,7 +76,7 @@ func TestDefect7213PlaybooksOfAConfig(t *testing.T) {
 	r.edit(c, func() { c.Spec.EdgePlaybook.Playbooks[0].Content = []byte("one, better") })
 	r.until("the changed playbook is run again", func() error {
 		r.must(r.admin.Get(r.Context(), client.ObjectKeyFromObject(run), run))
-		if string(run.Spec.Playbook.Content) != "one, better" || !runIs(run, v1alpha1.PlaybookDeploying) {
+		if string(run.Spec.Playbook.Content) != "one, better" || !isAt(run, v1alpha1.PlaybookDeploying) {
 			return fmt.Errorf("the run is %+v", run)
 		}
 		return nil
@@ -81,7 +85,16 @@ func TestDefect7213PlaybooksOfAConfig(t *testing.T) {
 		r.finish(name, v1alpha1.PlaybookSuccessfullyCompleted)
 	}
 	r.finish(late+"-conf-2", v1alpha1.PlaybookCompletedWithError)
-	r.summary(c, "Failed", "3 of 4 runs succeeded, 1 failed")
+	r.summary(c, "Failed", "3 of 4 runs succeeded, 1 failed: "+late+"-conf-2 (TimedOut)")
+	if s := c.Status.EdgePlaybookStatus; s.Runs != 4 || s.Succeeded != 3 || s.Failed != 1 {
+		t.Errorf("the config counts %+v", s)
+	}
+	r.until("the failure is an event", func() error {
+		if text := r.events(c.Name); !strings.Contains(text, "Warning PlaybookFailed: 3 of 4 runs succeeded, 1 failed: "+late+"-conf-2 (TimedOut)") {
+			return fmt.Errorf("events are %q", text)
+		}
+		return nil
+	})
 
 	// A playbook less, a device less, and the end.
 	r.edit(c, func() { c.Spec.EdgePlaybook.Playbooks = c.Spec.EdgePlaybook.Playbooks[:1] })
@@ -93,13 +106,58 @@ func TestDefect7213PlaybooksOfAConfig(t *testing.T) {
 	r.runs()
 }
 
+func isAt(run *v1alpha1.PlaybookExecution, state string) bool {
+	return fleet.RunState(run.Status).Type == state
+}
+
+func (r *rig) run(name string) *v1alpha1.PlaybookExecution {
+	r.Helper()
+	run := &v1alpha1.PlaybookExecution{}
+	r.must(r.admin.Get(r.Context(), r.key(name), run))
+	return run
+}
+
 // finish says that a run ended, as the Edge API does.
 func (r *rig) finish(name, state string) {
 	r.Helper()
-	run := &v1alpha1.PlaybookExecution{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: name}}
-	r.must(r.admin.Get(r.Context(), client.ObjectKeyFromObject(run), run))
-	run.Status.Conditions = []v1alpha1.PlaybookCondition{{Type: state, Status: metav1.ConditionTrue}}
-	r.must(r.admin.Status().Update(r.Context(), run))
+	run := r.run(name)
+	report := protocol.PlaybookExecutionStatus{Name: name, ID: fleet.RunID(run), Status: state}
+	if state == v1alpha1.PlaybookCompletedWithError {
+		report.Reason = "TimedOut"
+	}
+	r.take(name, report)
+}
+
+// take writes a report of a device into a run, as the Edge API does.
+func (r *rig) take(name string, report protocol.PlaybookExecutionStatus) {
+	r.Helper()
+	for {
+		run := r.run(name)
+		run.Status = fleet.TakeRun(run.Status, fleet.RunID(run), report, time.Now())
+		err := r.admin.Status().Update(r.Context(), run)
+		if apierrors.IsConflict(err) {
+			continue
+		}
+		r.must(err)
+		return
+	}
+}
+
+// begun waits until a run is at its beginning, with another ID than before.
+func (r *rig) begun(name, before string) *v1alpha1.PlaybookExecution {
+	r.Helper()
+	run := &v1alpha1.PlaybookExecution{}
+	r.until("run "+name+" is begun anew", func() error {
+		*run = v1alpha1.PlaybookExecution{}
+		if err := r.admin.Get(r.Context(), r.key(name), run); err != nil {
+			return err
+		}
+		if !isAt(run, v1alpha1.PlaybookDeploying) || run.Status.RunID != fleet.RunID(run) || run.Status.RunID == before {
+			return fmt.Errorf("it is %s at generation %d with the status %+v", run.UID, run.Generation, run.Status)
+		}
+		return nil
+	})
+	return run
 }
 
 func (r *rig) summary(c *v1alpha1.EdgeConfig, reason, message string) {

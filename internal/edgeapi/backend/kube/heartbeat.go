@@ -21,7 +21,7 @@ type reportMark struct {
 	hash     uint64
 	version  string // resourceVersion of the device that says what was reported
 	rendered uint64 // serial of the rendering; 0 for none
-	runs     bool   // reported playbooks, whose state is in other objects
+	runs     uint64 // hash of its playbook executions
 }
 
 // Heartbeat implements edgeapi.Backend. The device forgets its events when this
@@ -41,12 +41,13 @@ func (b *Backend) Heartbeat(ctx context.Context, name edgeapi.Device, report pro
 		return fmt.Errorf("take in report of %s: %w", name, err)
 	}
 	now := time.Now()
+	runs := b.playbooks.of(name.Namespace, name.ID)
+	runsHash := b.runsHash(runs)
 	if mark := d.state(); mark.report.hash == hash && mark.report.version == mark.object.ResourceVersion &&
-		mark.report.rendered == rendered.number() && !mark.report.runs && b.seenLately(mark.object, now) && len(report.Events) == 0 {
+		mark.report.rendered == rendered.number() && mark.report.runs == runsHash && b.seenLately(mark.object, now) && len(report.Events) == 0 {
 		return nil
 	}
 	report.Hardware = b.fitting(d, report.Hardware)
-	runs := b.playbooks.of(name.Namespace, name.ID)
 	c, err := b.update(ctx, d, b.taking(report, rendered, runs, now))
 	if apierrors.IsInvalid(err) && report.Hardware != nil {
 		// The device would send it again for ever. What else it says counts.
@@ -67,7 +68,7 @@ func (b *Backend) Heartbeat(ctx context.Context, name edgeapi.Device, report pro
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.report = reportMark{hash: hash, version: c.after.ResourceVersion, rendered: rendered.number(), runs: len(report.PlaybookExecutions) > 0}
+	d.report = reportMark{hash: hash, version: c.after.ResourceVersion, rendered: rendered.number(), runs: runsHash}
 	return nil
 }
 
@@ -80,7 +81,7 @@ func (b *Backend) taking(report protocol.Heartbeat, rendered *rendering, runs []
 			fleet.Describe(object, rendered.version, rendered.problems, now)
 			fleet.Observe(object, rendered.version, rendered.generations)
 		}
-		takePlaybooks(object, runs, report.PlaybookExecutions, now)
+		fleet.TakeRuns(object, runIDs(runs), report.PlaybookExecutions, now)
 		fleet.Calm(before, object, now, b.cfg.SeenInterval)
 		return nil
 	}

@@ -3,7 +3,9 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -11,7 +13,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/project-flotta/flotta-agent/internal/edgeapi"
 	"github.com/project-flotta/flotta-agent/internal/fleet"
@@ -124,108 +125,83 @@ func (b *Backend) Playbooks(ctx context.Context, name edgeapi.Device) ([]protoco
 	}
 	var list []protocol.PlaybookExecution
 	for _, run := range b.playbooks.of(name.Namespace, name.ID) {
-		if run.DeletionTimestamp != nil || run.Spec.Playbook == nil || completed(run.Status.Conditions) {
+		id := fleet.RunID(run)
+		if run.DeletionTimestamp != nil || run.Spec.Playbook == nil || fleet.RunEnded(run.Status, id) {
 			continue
 		}
-		list = append(list, protocol.PlaybookExecution{Name: run.Name, AnsiblePlaybookString: string(run.Spec.Playbook.Content)})
+		list = append(list, fleet.RunMessage(run, id))
 	}
 	return list, nil
 }
 
-func completed(conditions []v1alpha1.PlaybookCondition) bool {
-	return slices.ContainsFunc(conditions, func(c v1alpha1.PlaybookCondition) bool {
-		return c.Status == metav1.ConditionTrue &&
-			(c.Type == v1alpha1.PlaybookSuccessfullyCompleted || c.Type == v1alpha1.PlaybookCompletedWithError)
-	})
+// runIDs returns the IDs of runs by name.
+func runIDs(runs []*v1alpha1.PlaybookExecution) map[string]string {
+	ids := make(map[string]string, len(runs))
+	for _, run := range runs {
+		ids[run.Name] = fleet.RunID(run)
+	}
+	return ids
 }
 
-// withPlaybookState returns the list with state as the one condition that is
-// true. A state that there is none of changes nothing. The list that it got is
-// not changed.
-func withPlaybookState(list []v1alpha1.PlaybookCondition, state string, now time.Time) []v1alpha1.PlaybookCondition {
-	switch state {
-	case v1alpha1.PlaybookDeploying, v1alpha1.PlaybookTargetVerification, v1alpha1.PlaybookRunning,
-		v1alpha1.PlaybookSuccessfullyCompleted, v1alpha1.PlaybookCompletedWithError:
-	default:
-		return list
+// runsHash identifies runs as they are now, with their status.
+func (b *Backend) runsHash(runs []*v1alpha1.PlaybookExecution) uint64 {
+	var h maphash.Hash
+	h.SetSeed(b.events.seed)
+	for _, run := range runs {
+		// Writing to a hash does not fail, and none of this holds a blank.
+		_, _ = h.WriteString(run.Name + " " + string(run.UID) + " " + run.ResourceVersion + " ")
 	}
-	at := fleet.Timestamp(now)
-	list = slices.Clone(list)
-	found := false
-	for i := range list {
-		status := metav1.ConditionFalse
-		if list[i].Type == state {
-			status, found = metav1.ConditionTrue, true
-		}
-		if list[i].Status != status {
-			list[i].Status, list[i].LastTransitionTime = status, &at
-		}
-	}
-	if !found {
-		list = append(list, v1alpha1.PlaybookCondition{Type: state, Status: metav1.ConditionTrue, LastTransitionTime: &at})
-	}
-	return list
+	return h.Sum64()
 }
 
-// takePlaybooks writes into the status of a device what it reports of its runs.
-// Others that it names are none of it; entries of runs that are no more go.
-func takePlaybooks(d *v1alpha1.EdgeDevice, runs []*v1alpha1.PlaybookExecution, reported []protocol.PlaybookExecutionStatus, now time.Time) {
-	exists := func(name string) bool {
-		return slices.ContainsFunc(runs, func(r *v1alpha1.PlaybookExecution) bool { return r.Name == name })
-	}
-	list := slices.DeleteFunc(slices.Clone(d.Status.PlaybookExec), func(e v1alpha1.PlaybookExec) bool { return !exists(e.Name) })
-	for _, report := range reported {
-		if !exists(report.Name) {
-			continue
-		}
-		i := slices.IndexFunc(list, func(e v1alpha1.PlaybookExec) bool { return e.Name == report.Name })
-		if i < 0 {
-			i = len(list)
-			list = append(list, v1alpha1.PlaybookExec{Name: report.Name})
-		}
-		status := &list[i].PlaybookExecutionStatus
-		status.Conditions = withPlaybookState(status.Conditions, report.Status, now)
-	}
-	d.Status.PlaybookExec = list
-}
-
-// writePlaybooks writes what a device reports into the runs themselves.
+// writePlaybooks writes what a device reports into the runs themselves. One that
+// cannot be written keeps no other from it.
 func (b *Backend) writePlaybooks(ctx context.Context, runs []*v1alpha1.PlaybookExecution, reported []protocol.PlaybookExecutionStatus, now time.Time) error {
+	byName := make(map[string]*v1alpha1.PlaybookExecution, len(runs))
+	for _, run := range runs {
+		byName[run.Name] = run
+	}
+	var errs []error
 	for _, report := range reported {
-		i := slices.IndexFunc(runs, func(r *v1alpha1.PlaybookExecution) bool { return r.Name == report.Name })
-		if i < 0 {
+		run := byName[report.Name]
+		if run == nil {
 			continue
 		}
-		if err := b.writePlaybook(ctx, runs[i], report.Status, now); err != nil {
-			return fmt.Errorf("write playbook execution %s/%s: %w", runs[i].Namespace, runs[i].Name, err)
+		after, err := b.writePlaybook(ctx, run, report, now)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("write playbook execution %s/%s: %w", run.Namespace, run.Name, err))
 		}
+		byName[report.Name] = after // for a report that names it twice
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (b *Backend) writePlaybook(ctx context.Context, run *v1alpha1.PlaybookExecution, state string, now time.Time) error {
+// writePlaybook returns the run as it is then, or nil when it is no more.
+func (b *Backend) writePlaybook(ctx context.Context, run *v1alpha1.PlaybookExecution, report protocol.PlaybookExecutionStatus, now time.Time) (*v1alpha1.PlaybookExecution, error) {
 	var err error
 	for range maxConflicts {
-		next := withPlaybookState(run.Status.Conditions, state, now)
-		if equality.Semantic.DeepEqual(next, run.Status.Conditions) {
-			return nil
+		next := fleet.TakeRun(run.Status, fleet.RunID(run), report, now)
+		if equality.Semantic.DeepEqual(next, run.Status) {
+			return run, nil
 		}
 		into := &v1alpha1.PlaybookExecution{}
-		status := v1alpha1.PlaybookExecutionStatus{Conditions: next}
-		err = b.client.putStatus(ctx, playbookExecutions, v1alpha1.KindPlaybookExecution, run, status, into)
-		if err == nil || isMissing(err, playbookExecutions, run.Name) {
-			return nil
+		err = b.client.putStatus(ctx, playbookExecutions, v1alpha1.KindPlaybookExecution, run, next, into)
+		switch {
+		case err == nil:
+			return into, nil
+		case isMissing(err, playbookExecutions, run.Name):
+			return nil, nil
+		case !apierrors.IsConflict(err):
+			return run, err
 		}
-		if !apierrors.IsConflict(err) {
-			return err
-		}
-		name := run.Name
-		if run, err = b.client.playbook(ctx, run.Namespace, run.Name); err != nil {
-			if isMissing(err, playbookExecutions, name) {
-				return nil
+		fresh, readErr := b.client.playbook(ctx, run.Namespace, run.Name)
+		if readErr != nil {
+			if isMissing(readErr, playbookExecutions, run.Name) {
+				return nil, nil
 			}
-			return err
+			return run, readErr
 		}
+		run = fresh
 	}
-	return err
+	return run, err
 }
