@@ -78,15 +78,18 @@ func isRunState(state string) bool {
 
 // TakeRuns writes into the status of a device what it reports of its runs, whose
 // IDs are by name. Others that it names are none of it. Entries of runs that are
-// no more go, and of those that were changed since.
+// no more go, and those of runs that were changed since begin anew.
 func TakeRuns(d *v1alpha1.EdgeDevice, ids map[string]string, reported []protocol.PlaybookExecutionStatus, now time.Time) {
 	list := slices.DeleteFunc(slices.Clone(d.Status.PlaybookExec), func(e v1alpha1.PlaybookExec) bool {
-		id, ok := ids[e.Name]
-		return !ok || !tellsOf(e.PlaybookExecutionStatus, id)
+		_, ok := ids[e.Name]
+		return !ok
 	})
 	index := make(map[string]int, len(list))
 	for i, e := range list {
 		index[e.Name] = i
+		if id := ids[e.Name]; !tellsOf(e.PlaybookExecutionStatus, id) {
+			list[i].PlaybookExecutionStatus = BegunRun(id, now)
+		}
 	}
 	room := min(max(maxPlaybookBytes/max(len(ids), 1), minPlaybookText), MaxText)
 	for _, report := range reported {

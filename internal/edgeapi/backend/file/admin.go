@@ -202,6 +202,11 @@ func deviceRow(d *v1alpha1.EdgeDevice) Row {
 			row.Problem = c.Message
 		}
 	}
+	for _, e := range d.Status.PlaybookExec {
+		if c := fleet.RunState(e.PlaybookExecutionStatus); c.Type == v1alpha1.PlaybookCompletedWithError && row.Problem == "" {
+			row.Problem = strings.TrimSpace("playbook " + e.Name + " failed: " + c.Reason + " " + c.Message)
+		}
+	}
 	names := make([]string, 0, len(d.Status.Workloads))
 	for _, w := range d.Status.Workloads {
 		names = append(names, w.Name+"="+cmp.Or(w.Phase, "?"))

@@ -175,10 +175,14 @@ func decodeObject(meta metav1.TypeMeta, text []byte) (metav1.Object, error) {
 		value = &v1alpha1.EdgeDeviceSignedRequest{}
 	case [2]string{v1alpha1.APIVersion, v1alpha1.KindEdgeWorkload}:
 		value = &v1alpha1.EdgeWorkload{}
+	case [2]string{v1alpha1.APIVersion, v1alpha1.KindEdgeConfig}:
+		value = &v1alpha1.EdgeConfig{}
 	case [2]string{coreVersion, kindConfigMap}:
 		value = &corev1.ConfigMap{}
 	case [2]string{coreVersion, kindSecret}:
 		value = &corev1.Secret{}
+	case [2]string{v1alpha1.APIVersion, v1alpha1.KindPlaybookExecution}:
+		return nil, fmt.Errorf("a %s follows from an %s and the labels of devices and cannot be made by hand", meta.Kind, v1alpha1.KindEdgeConfig)
 	case [2]string{"", ""}:
 		return nil, errors.New("apiVersion and kind are missing")
 	default:
@@ -204,6 +208,8 @@ func validateObject(value metav1.Object) error {
 	switch o := value.(type) {
 	case *v1alpha1.EdgeWorkload:
 		return validateWorkload(o)
+	case *v1alpha1.EdgeConfig:
+		return validateConfig(o)
 	case *v1alpha1.EdgeDevice:
 		return validateDeviceName(o.Name)
 	case *v1alpha1.EdgeDeviceSignedRequest:

@@ -2,7 +2,7 @@
 //
 //	manifests/                what the user writes: any *.yaml, *.yml, *.json below
 //	requests/<id>.yaml        EdgeDeviceSignedRequests, one for each device that asked
-//	devices/<ns>/<id>.yaml    EdgeDevices, with their status
+//	devices/<ns>/<id>.yaml    EdgeDevices, with their status and that of their playbooks
 //	events/<ns>/<id>.jsonl    what devices reported, the newest last
 //	status/problems.yaml      what is wrong with the files, now
 //	status/good/              copies of the last good versions of manifests

@@ -29,6 +29,11 @@ func (b *Backend) Heartbeat(ctx context.Context, d edgeapi.Device, report protoc
 		v.list(object, now)
 		fleet.TakeReport(object, report, now)
 		v.describe(object, now)
+		ids, err := b.runIDs(d, object)
+		if err != nil {
+			return err
+		}
+		fleet.TakeRuns(object, ids, report.PlaybookExecutions, now)
 		fleet.Calm(before, object, now, b.cfg.SeenInterval)
 		return nil
 	})
@@ -36,12 +41,6 @@ func (b *Backend) Heartbeat(ctx context.Context, d edgeapi.Device, report protoc
 		return err
 	}
 	return b.events.append(d, report.Events, now)
-}
-
-// Playbooks implements edgeapi.Backend. Manifests hold none yet.
-func (b *Backend) Playbooks(_ context.Context, d edgeapi.Device) ([]protocol.PlaybookExecution, error) {
-	_, err := b.device(d)
-	return nil, err
 }
 
 // maxEventBytes bounds the events of one device: when its file has grown to

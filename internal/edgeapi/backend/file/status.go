@@ -55,6 +55,12 @@ func (p Problem) concerns(d *v1alpha1.EdgeDevice, result render.Result) (concern
 		ok, err := render.Matches(p.meant, d)
 		return ok && err == nil, ""
 	}
+	names := func(k objectKey) bool {
+		return k.kind == v1alpha1.KindEdgeConfig && k.namespace == d.Namespace && slices.Contains(fleet.ConfigsOf(d.Labels), k.name)
+	}
+	if names(p.key) || slices.ContainsFunc(p.holds, names) {
+		return true, ""
+	}
 	for _, s := range result.Sources {
 		if s.Name == "" {
 			continue

@@ -156,8 +156,9 @@ func TestDefect7213WritesOfRuns(t *testing.T) {
 		t.Errorf("%d writes for the same report", n)
 	}
 	r.apply(strings.Replace(aRun, "executionAttempt: 0", "executionAttempt: 9", 1))
-	r.eventually("the entry of the run before is dropped", func() bool {
+	r.eventually("the device's entry begins anew", func() bool {
 		r.heartbeat(d, h)
-		return len(r.get(d).Status.PlaybookExec) == 0
+		s := r.get(d).Status.PlaybookExec[0].PlaybookExecutionStatus
+		return s.RunID == fleet.RunID(r.run1()) && fleet.RunState(s).Type == v1alpha1.PlaybookDeploying
 	})
 }
