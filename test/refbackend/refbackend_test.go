@@ -2,6 +2,7 @@ package refbackend_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"log/slog"
@@ -169,7 +170,9 @@ func TestLifeOfADevice(t *testing.T) {
 		t.Error("half a file is a configuration")
 	}
 
-	report := protocol.Heartbeat{Status: "up", Workloads: []protocol.WorkloadStatus{
+	report := protocol.Heartbeat{Status: "up", PlaybookExecutions: []protocol.PlaybookExecutionStatus{
+		{Name: "p", ID: "p.1", Status: protocol.PlaybookCompletedWithError, Reason: "TimedOut", Message: "m"},
+	}, Workloads: []protocol.WorkloadStatus{
 		{Name: "w", Status: "Running", Reason: "NotReady", Restarts: 2, Images: []protocol.WorkloadImage{{Reference: "img:1"}}, Notes: []string{"n"}},
 	}}
 	r.must(r.backend.Heartbeat(ctx, newcomer, report))
@@ -182,9 +185,14 @@ func TestLifeOfADevice(t *testing.T) {
 	if err != nil || len(list) != 0 {
 		t.Errorf("playbooks %v, %v", list, err)
 	}
-	r.must(os.WriteFile(filepath.Join(r.dir, "site/dev1/playbooks.json"), []byte(`[{"name":"p"}]`), 0o600))
-	if list, err = r.backend.Playbooks(ctx, newcomer); err != nil || len(list) != 1 {
-		t.Errorf("playbooks %v, %v", list, err)
+	text, err := os.ReadFile("../../pkg/protocol/testdata/playbook-executions-response.json")
+	r.must(err)
+	r.must(os.WriteFile(filepath.Join(r.dir, "site/dev1/playbooks.json"), text, 0o600))
+	var playbooks []protocol.PlaybookExecution
+	r.must(json.Unmarshal(text, &playbooks))
+	list, err = r.backend.Playbooks(ctx, newcomer)
+	if diff := cmp.Diff(playbooks, list); diff != "" || err != nil {
+		t.Errorf("playbooks: %v, (-written +got)\n%s", err, diff)
 	}
 
 	r.must(r.store.Remove("site", "dev1"))

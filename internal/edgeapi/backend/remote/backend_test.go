@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -330,7 +331,19 @@ func TestPlaybooks(t *testing.T) {
 			t.Errorf("%s gives %v, %v", body, list, err)
 		}
 	}
-	_, err := serve(t, always(404, ``)).backend(t).Playbooks(t.Context(), dev)
+	text, err := os.ReadFile("../../../../pkg/protocol/testdata/playbook-executions-response.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []protocol.PlaybookExecution
+	if err := json.Unmarshal(text, &want); err != nil || want[0].ID == "" || want[0].Become == nil {
+		t.Fatalf("%+v, %v", want, err)
+	}
+	list, err := serve(t, always(200, string(text))).backend(t).Playbooks(t.Context(), dev)
+	if err != nil || !cmp.Equal(want, list) {
+		t.Errorf("with all fields: %v, %s", err, cmp.Diff(want, list))
+	}
+	_, err = serve(t, always(404, ``)).backend(t).Playbooks(t.Context(), dev)
 	if !errors.Is(err, edgeapi.ErrNotFound) {
 		t.Errorf("404 gives %v", err)
 	}
