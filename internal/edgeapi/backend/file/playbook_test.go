@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -208,5 +209,27 @@ func TestBrokenConfig(t *testing.T) {
 	}
 	if got := r.playbooks(d); !bytes.Equal([]byte(got[0].ID), []byte(before[0].ID)) {
 		t.Errorf("the id is %s, before it was %s", got[0].ID, before[0].ID)
+	}
+}
+
+// Defect 7.2.22: samples did not match what was read.
+func TestSampleOfAConfig(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../../config/samples/edgeconfig.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, broken := decodeManifest("edgeconfig.yaml", text)
+	if len(broken) > 0 || len(objects) != 1 {
+		t.Fatalf("%d objects, %+v", len(objects), broken)
+	}
+	c, ok := objects[0].value.(*v1alpha1.EdgeConfig)
+	if !ok {
+		t.Fatalf("the sample is a %T", objects[0].value)
+	}
+	for line := range strings.Lines(string(c.Spec.EdgePlaybook.Playbooks[0].Content)) {
+		if !strings.Contains(string(text), "#   "+line) {
+			t.Errorf("the sample's comment does not show %q", line)
+		}
 	}
 }
