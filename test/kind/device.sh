@@ -4,7 +4,7 @@
 #   device.sh ADDRESS PORT     where the Edge API is reached
 #
 # A stranger with a register certificate asks to be managed, is approved by policy, registers, gets its configuration
-# and reports; then it is deleted and refused.
+# and reports, is asked to run a playbook twice; then it is deleted and refused.
 set -euo pipefail
 
 address=${1:?device.sh ADDRESS PORT}
@@ -89,7 +89,52 @@ answers 200 device POST "/data/$id/out" "$(message heartbeat '{"status":"up","ve
 until_true kubectl wait --for=condition=Online --timeout=1s "edgedevice/$id"
 [ "$(kubectl get edgedevice "$id" -o 'jsonpath={.status.workloads[0].phase}')" = Running ]
 
+step "a playbook reaches it, with its options"
+playbook=$(printf -- '- hosts: all\n' | base64 -w0)
+kubectl apply -f - <<EOF
+apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeConfig
+metadata: {name: tune, namespace: default}
+spec: {edgePlaybook: {user: ops, playbooks: [{content: "$playbook", timeoutSeconds: 120, executionStrategy: StopOnFailure}]}}
+EOF
+kubectl label edgedevice "$id" config/device-by-config=tune
+# run_id prints the id of the run that the device is asked for, and fails when there is none.
+run_id() {
+	[ "$(ask device POST "/data/$id/out" "$(message ansible null)")" = 200 ] || return 1
+	sed -n 's/.*\\"id\\":\\"\([^\\]*\)\\".*/\1/p' "$work/answer.json" | grep .
+}
+until_true run_id
+for option in '"name\":\"'"$id-tune" '"user\":\"ops' '"timeout_seconds\":120' '"execution_strategy\":\"StopOnFailure' '- hosts: all'; do
+	grep -qF -- "$option" "$work/answer.json" || { echo "device: no $option in $(cat "$work/answer.json")" >&2; exit 1; }
+done
+first=$(run_id)
+
+# ran ID STATE: the device reports a run.
+ran() {
+	answers 200 device POST "/data/$id/out" "$(message heartbeat \
+		"$(printf '{"status":"up","version":"1","workloads":[],"playbook-executions":[{"name":"%s","id":"%s","status":"%s","reason":"TimedOut"}]}' "$id-tune" "$1" "$2")")"
+}
+
+step "its failure is in the EdgeConfig, and it is not run again"
+ran "$first" Running
+ran "$first" CompletedWithError
+until_true kubectl wait --for=jsonpath='{.status.edgePlaybookStatus.failed}'=1 --timeout=1s edgeconfig/tune
+until_true sh -c "kubectl get events --field-selector involvedObject.name=tune | grep -q 'PlaybookFailed.*$id-tune (TimedOut)'"
+if run_id; then echo "device: it is asked to run it again" >&2 && exit 1; fi
+
+step "asked for again, it is another run"
+kubectl patch playbookexecution "$id-tune" --type=merge -p '{"spec":{"executionAttempt":1}}'
+until_true run_id
+second=$(run_id)
+[ "$first" != "$second" ]
+ran "$first" SuccessfullyCompleted
+[ "$(run_id)" = "$second" ]
+ran "$second" SuccessfullyCompleted
+until_true kubectl wait --for=jsonpath='{.status.edgePlaybookStatus.succeeded}'=1 --timeout=1s edgeconfig/tune
+
 step "a device that is deleted is refused"
+# Its run goes with it.
 kubectl delete edgedevice "$id" --timeout=1m
 refused() { case $(ask device GET "/data/$id/in") in 4??) return 0 ;; *) return 1 ;; esac; }
 until_true refused
+until_true sh -c "! kubectl get playbookexecution $id-tune"
