@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -44,7 +45,13 @@ type unit struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	return &machine{t: t, dir: filepath.Join(t.TempDir(), "playbooks"), units: map[string]*unit{}, script: map[string]behaviour{}}
+	// Thousands of documents are synced here: to memory, where that can be.
+	dir, err := os.MkdirTemp("/dev/shm", "flotta-playbook-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return &machine{t: t, dir: filepath.Join(dir, "playbooks"), units: map[string]*unit{}, script: map[string]behaviour{}}
 }
 
 var errDown = errors.New("systemd: unavailable")
