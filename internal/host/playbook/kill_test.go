@@ -289,22 +289,49 @@ func TestBounds(t *testing.T) {
 	if err != nil || len(names) != maxWaiting/maxPlaybook {
 		t.Errorf("%d folders, %v", len(names), err)
 	}
-	// Nobody waits for ever: those that are over make room.
-	b := m.agent()
-	for _, e := range list {
-		e.AnsiblePlaybookString = "- hosts: localhost\n"
-		b.list(e)
-		b.settle()
-		b.Delivered(b.Statuses())
-		b.settle()
+}
+
+// TestRoom has those that are over make room, the oldest first, but none that the
+// control plane asks for, or has not heard of.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	a := m.agent()
+	a.list(book("listed"), book("over"))
+	a.settle()
+	err := a.commit(func(x *index) {
+		for i := range maxRuns - len(x.Runs) {
+			x.add(record{Name: "old", Digest: fmt.Sprintf("%064d", i), State: protocol.PlaybookSuccessfullyCompleted, Delivered: i > 2})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := len(b.idx.Runs); n != maxRuns {
+	for i := range maxKept + 4 {
+		a.list(book("listed"), book(fmt.Sprintf("p%d", i)))
+		a.settle()
+		a.Delivered(a.Statuses()[len(a.Statuses())-1:])
+		a.settle()
+	}
+	if n := len(a.idx.Runs); n != maxRuns {
 		t.Errorf("%d runs are remembered", n)
 	}
-	if names, _ := instances(m.dir); len(names) > maxKept {
+	a.want("listed=SuccessfullyCompleted over=SuccessfullyCompleted old=SuccessfullyCompleted old=SuccessfullyCompleted old=SuccessfullyCompleted p19=SuccessfullyCompleted")
+	if names, _ := instances(m.dir); len(names) != maxKept {
 		t.Errorf("%d folders", len(names))
 	}
-	b.want("p305=SuccessfullyCompleted")
+	// All that are left are wanted.
+	if err := a.commit(func(x *index) {
+		for i := range x.Runs {
+			x.Runs[i].Delivered = false
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	a.list(book("one too many"))
+	if p := strings.Join(a.Problems(), ";"); !strings.Contains(p, `"one too many" waits`) {
+		t.Errorf("problems %q", p)
+	}
 }
 
 // TestMessagesAreBounded has many long ones in a heartbeat.

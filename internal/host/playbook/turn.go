@@ -172,6 +172,9 @@ func (r *Runner) watch(ctx context.Context, rec record) (wait time.Duration, ove
 	case p.phase.State == protocol.PlaybookRunning:
 		res := result{Ran: true, Reason: ReasonInterrupted, Message: "the power failed, or its unit was killed"}
 		return 0, true, r.conclude(rec, p, r.explain(res, unit))
+	case damage != nil:
+		// It may have begun: nobody can tell.
+		return 0, true, r.conclude(rec, p, result{Ran: true, Reason: ReasonInterrupted, Message: "what it left on disk is damaged"})
 	case unit.Result != "" && unit.Result != "success":
 		// It has ended before it changed anything.
 		return r.again(rec, unit)
