@@ -31,7 +31,7 @@ func lookUp(name string) (account, error) {
 	number := func(text string) uint32 {
 		n, e := strconv.ParseUint(text, 10, 32)
 		err = errors.Join(err, e)
-		return uint32(n) //nolint:gosec // it has 32 bits
+		return uint32(n)
 	}
 	a.uid, a.gid = number(u.Uid), number(u.Gid)
 	for _, id := range ids {

@@ -139,12 +139,13 @@ func snapshot(period int64) *desired.Snapshot {
 
 func TestPeriods(t *testing.T) {
 	t.Parallel()
+	r := &Runner{cfg: Config{Period: time.Minute}}
 	for seconds, want := range map[int64]time.Duration{-1: time.Minute, 0: time.Minute, 5: 5 * time.Second, 1 << 62: 24 * time.Hour} {
-		if got := period(snapshot(seconds)); got != want {
+		if got := r.period(snapshot(seconds)); got != want {
 			t.Errorf("%d: %s", seconds, got)
 		}
 	}
-	if got := period(desired.NewSnapshot(desired.State{}, "")); got != time.Minute {
+	if got := r.period(desired.NewSnapshot(desired.State{}, "")); got != time.Minute {
 		t.Errorf("none: %s", got)
 	}
 }

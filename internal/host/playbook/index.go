@@ -137,7 +137,7 @@ func (x *index) room() bool {
 
 // loadIndex reads what is remembered. What is damaged is set aside, and made
 // anew from the folders of the runs.
-func loadIndex(dir string) (x index, note error, err error) {
+func loadIndex(dir string) (x index, note, err error) {
 	path := filepath.Join(dir, indexFile)
 	err = durable.LoadDocument(path, indexKind, indexVersion, &x)
 	switch {

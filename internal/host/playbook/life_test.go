@@ -47,7 +47,7 @@ func live(text string) error {
 	if err != nil {
 		return err
 	}
-	defer report.Close() //nolint:errcheck // each line is written at once
+	defer report.Close()
 	lines := json.NewEncoder(report)
 	r, err := New(Config{
 		Ask: func(context.Context) (list []protocol.PlaybookExecution, err error) {

@@ -65,7 +65,7 @@ func (p process) run(ctx context.Context) (ending, error) {
 	if p.who.uid != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.who.uid, Gid: p.who.gid, Groups: p.who.groups}
 		for _, c := range p.add {
-			cmd.SysProcAttr.AmbientCaps = append(cmd.SysProcAttr.AmbientCaps, uintptr(c))
+			cmd.SysProcAttr.AmbientCaps = append(cmd.SysProcAttr.AmbientCaps, uintptr(c)) //nolint:gosec // from 0 to 37
 		}
 	}
 	if err := start(cmd, p.drop); err != nil {
@@ -105,7 +105,7 @@ func start(cmd *exec.Cmd, drop []int32) error {
 		// those capabilities.
 		runtime.LockOSThread()
 		for _, c := range drop {
-			if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil { //nolint:gosec // from 0 to 37
 				done <- fmt.Errorf("drop capability %d: %w", c, err)
 				return
 			}
