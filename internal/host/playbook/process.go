@@ -23,6 +23,8 @@ const (
 	// sweepGrace is the same for those that are left when Ansible has ended.
 	sweepGrace = 2 * time.Second
 	sweepPause = 20 * time.Millisecond
+	// hearing is how long it may take this process to be told what others were.
+	hearing    = 200 * time.Millisecond
 	reapPeriod = 5 * time.Second
 )
 
@@ -83,6 +85,14 @@ func (p process) run(ctx context.Context) (ending, error) {
 	e := ending{code: cmd.ProcessState.ExitCode(), killed: sweep()}
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		e.signal = status.Signal()
+	}
+	// systemd tells all processes of the unit at once that it is stopped: this one
+	// may be the last to hear.
+	if e.code != 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(hearing):
+		}
 	}
 	// What ended well just before its time was up has ended well.
 	if e.code != 0 && limited.Err() != nil {

@@ -46,6 +46,9 @@ func TestEveryState(t *testing.T) {
 	a.want("a=TargetVerification b=Deploying")
 	a.settle()
 	a.want("a=Running b=Deploying")
+	if why := a.Busy(); why != `playbook "a" runs` {
+		t.Errorf("busy: %q", why)
+	}
 	// What runs goes on though nobody asks for it any more; what waits is dropped.
 	a.list()
 	a.settle()
@@ -53,6 +56,9 @@ func TestEveryState(t *testing.T) {
 	m.release("a", result{Ran: true, OK: true, Message: "localhost: ok=3"})
 	a.settle()
 	a.want("a=SuccessfullyCompleted")
+	if why := a.Busy(); why != "" {
+		t.Errorf("busy: %q", why)
+	}
 	if s := a.Statuses()[0]; s.Message != "localhost: ok=3" || s.LastDataUpload.IsZero() {
 		t.Errorf("status %+v", s)
 	}
@@ -196,6 +202,9 @@ func TestAnsibleMissing(t *testing.T) {
 	a.list(book("a"), book("b"))
 	a.settle()
 	a.want("a=Deploying/AnsibleMissing b=Deploying")
+	if why := a.Busy(); why != "" {
+		t.Errorf("busy: %q", why)
+	}
 	if p := strings.Join(a.Problems(), "; "); !strings.Contains(p, "install ansible-core") {
 		t.Errorf("problems %q", p)
 	}

@@ -29,6 +29,22 @@ func (r *Runner) Problems() []string {
 	return out
 }
 
+// Busy returns why the machine had better not be rebooted now: a playbook runs, for
+// MaxTimeout at most. Empty: none does.
+func (r *Runner) Busy() string {
+	r.board.Lock()
+	defer r.board.Unlock()
+	for _, s := range r.statuses {
+		switch s.Status {
+		case protocol.PlaybookRunning, protocol.PlaybookTargetVerification:
+			if s.Reason == "" { // it waits for nothing
+				return fmt.Sprintf("playbook %q runs", s.Name)
+			}
+		}
+	}
+	return ""
+}
+
 // Changed returns a channel that is closed as soon as Statuses or Problems returns
 // something else than it does now. Take it before them, and no change is missed.
 func (r *Runner) Changed() <-chan struct{} {
