@@ -131,21 +131,31 @@ func isEnd(state string) bool {
 	return state == v1alpha1.PlaybookSuccessfullyCompleted || state == v1alpha1.PlaybookCompletedWithError
 }
 
-// MayGoOn reports whether a run that was skipped is to be begun anew: all those
-// before it, of the same device and config, have succeeded, the last of them
-// after it was skipped. Since is when that was.
-func MayGoOn(skipped v1alpha1.PlaybookExecutionStatus, before []v1alpha1.PlaybookExecutionStatus) (since time.Time, ok bool) {
+// Stops reports whether a run failed and keeps those after it, of the same device
+// and config, from being run.
+func Stops(run *v1alpha1.PlaybookExecution) bool {
+	return stopsOnFailure(run) && RunState(run.Status).Type == v1alpha1.PlaybookCompletedWithError
+}
+
+func stopsOnFailure(run *v1alpha1.PlaybookExecution) bool {
+	return run.Spec.Playbook != nil && run.Spec.Playbook.ExecutionStrategy == v1alpha1.StrategyStopOnFailure
+}
+
+// MayGoOn reports whether a run that was skipped is to be begun anew: nothing
+// before it keeps it from being run any more, and something there ended after it
+// was skipped. Since is when that was.
+func MayGoOn(skipped v1alpha1.PlaybookExecutionStatus, before []*v1alpha1.PlaybookExecution) (since time.Time, ok bool) {
 	state := RunState(skipped)
 	if state.Type != v1alpha1.PlaybookCompletedWithError || state.Reason != v1alpha1.PlaybookSkipped || state.LastTransitionTime == nil {
 		return time.Time{}, false
 	}
-	for _, s := range before {
-		c := RunState(s)
-		if c.Type != v1alpha1.PlaybookSuccessfullyCompleted || c.LastTransitionTime == nil {
+	for _, run := range before {
+		c := RunState(run.Status)
+		if stopsOnFailure(run) && c.Type != v1alpha1.PlaybookSuccessfullyCompleted {
 			return time.Time{}, false
 		}
-		if c.LastTransitionTime.After(since) {
-			since = c.LastTransitionTime.Time
+		if at := c.LastTransitionTime; isEnd(c.Type) && at != nil && at.After(since) {
+			since = at.Time
 		}
 	}
 	return since, !since.Before(state.LastTransitionTime.Time)

@@ -171,23 +171,30 @@ func TestMayGoOn(t *testing.T) {
 	}
 	const done, failed = v1alpha1.PlaybookSuccessfullyCompleted, v1alpha1.PlaybookCompletedWithError
 	skipped := state(failed, v1alpha1.PlaybookSkipped, 5)
-	type list = []v1alpha1.PlaybookExecutionStatus
+	run := func(strategy string, s v1alpha1.PlaybookExecutionStatus) *v1alpha1.PlaybookExecution {
+		return &v1alpha1.PlaybookExecution{Spec: v1alpha1.PlaybookExecutionSpec{Playbook: &v1alpha1.Playbook{ExecutionStrategy: strategy}}, Status: s}
+	}
+	stop := func(s v1alpha1.PlaybookExecutionStatus) *v1alpha1.PlaybookExecution { return run("StopOnFailure", s) }
+	once := func(s v1alpha1.PlaybookExecutionStatus) *v1alpha1.PlaybookExecution { return run("", s) }
+	type list = []*v1alpha1.PlaybookExecution
 	for _, test := range []struct {
 		name   string
 		run    v1alpha1.PlaybookExecutionStatus
 		before list
 		want   bool
 	}{
-		{"mended", skipped, list{state(done, "", 6)}, true},
-		{"mended among others", skipped, list{state(done, "", 1), state(done, "", 6), state(done, "", 2)}, true},
-		{"nothing changed", skipped, list{state(done, "", 4)}, false},
-		{"not yet", skipped, list{state(done, "", 6), state(v1alpha1.PlaybookRunning, "", 7)}, false},
-		{"still failing", skipped, list{state(failed, "Failed", 6)}, false},
-		{"one is unknown", skipped, list{state(done, "", 6), {}}, false},
+		{"mended", skipped, list{stop(state(done, "", 6))}, true},
+		{"mended among others", skipped, list{stop(state(done, "", 1)), stop(state(done, "", 6)), stop(state(done, "", 2))}, true},
+		{"mended after what need not succeed", skipped, list{once(state(failed, "Failed", 1)), stop(state(done, "", 6)), once(v1alpha1.PlaybookExecutionStatus{})}, true},
+		{"need not succeed any more", skipped, list{once(state(failed, "Failed", 6))}, true},
+		{"nothing changed", skipped, list{stop(state(done, "", 4))}, false},
+		{"not yet", skipped, list{stop(state(done, "", 6)), stop(state(v1alpha1.PlaybookRunning, "", 7))}, false},
+		{"still failing", skipped, list{stop(state(failed, "Failed", 6))}, false},
+		{"one is unknown", skipped, list{stop(state(done, "", 6)), stop(v1alpha1.PlaybookExecutionStatus{})}, false},
 		{"the first", skipped, nil, false},
-		{"failed by itself", state(failed, "Failed", 5), list{state(done, "", 6)}, false},
-		{"succeeded", state(done, "", 5), list{state(done, "", 6)}, false},
-		{"never begun", v1alpha1.PlaybookExecutionStatus{}, list{state(done, "", 6)}, false},
+		{"failed by itself", state(failed, "Failed", 5), list{stop(state(done, "", 6))}, false},
+		{"succeeded", state(done, "", 5), list{stop(state(done, "", 6))}, false},
+		{"never begun", v1alpha1.PlaybookExecutionStatus{}, list{stop(state(done, "", 6))}, false},
 	} {
 		if _, got := fleet.MayGoOn(test.run, test.before); got != test.want {
 			t.Errorf("%s: %t", test.name, got)

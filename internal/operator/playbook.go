@@ -108,11 +108,12 @@ func (c *configs) Reconcile(ctx context.Context, key reconcile.Request) (reconci
 	var sum summary
 	wanted := make(map[string]bool)
 	for _, device := range devices {
-		var before []v1alpha1.PlaybookExecutionStatus
+		var before []*v1alpha1.PlaybookExecution
 		for _, run := range newRuns(&config, device) {
 			wanted[run.Name] = true
 			status, err := c.ensure(ctx, run, there[run.Name], before)
-			before = append(before, status)
+			run.Status = status
+			before = append(before, run)
 			errs = append(errs, sum.add(run.Name, status, err))
 		}
 	}

@@ -86,7 +86,8 @@ func TestSkippedRunsGoOn(t *testing.T) {
 	id := r.id("dev")
 	r.device(id, map[string]string{v1alpha1.LabelDeviceByConfig: "conf"})
 	c := r.config("conf", "one", "two", "three")
-	first, second, third := id+"-conf", id+"-conf-2", id+"-conf-3"
+	r.edit(c, func() { c.Spec.EdgePlaybook.Playbooks[1].ExecutionStrategy = v1alpha1.StrategyStopOnFailure })
+	first, second, third, fourth := id+"-conf", id+"-conf-2", id+"-conf-3", id+"-conf-4"
 	r.runs(first, second, third)
 	skip := func(name string) {
 		r.take(name, protocol.PlaybookExecutionStatus{Status: v1alpha1.PlaybookCompletedWithError, Reason: v1alpha1.PlaybookSkipped})
@@ -96,6 +97,17 @@ func TestSkippedRunsGoOn(t *testing.T) {
 	r.finish(second, v1alpha1.PlaybookCompletedWithError)
 	r.summary(c, "Failed", fmt.Sprintf("1 of 3 runs succeeded, 2 failed: %s (TimedOut), %s (Skipped)", second, third))
 	skipped := r.run(third).Status.RunID
+
+	// What comes later is skipped, too, and no device need hear of it.
+	r.edit(c, func() {
+		c.Spec.EdgePlaybook.Playbooks = append(c.Spec.EdgePlaybook.Playbooks, v1alpha1.Playbook{Content: []byte("four")})
+	})
+	r.summary(c, "Failed", fmt.Sprintf("1 of 4 runs succeeded, 3 failed: %s (TimedOut), %s (Skipped), %s (Skipped)", second, third, fourth))
+	if state := fleet.RunState(r.run(fourth).Status); state.Message != second+", which comes before it, failed" {
+		t.Errorf("the new run says %+v", state)
+	}
+	r.edit(c, func() { c.Spec.EdgePlaybook.Playbooks = c.Spec.EdgePlaybook.Playbooks[:3] })
+	r.runs(first, second, third)
 
 	mended := r.run(second).Status.RunID
 	r.edit(c, func() { c.Spec.EdgePlaybook.Playbooks[1].Content = []byte("two, mended") })

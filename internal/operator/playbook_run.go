@@ -14,6 +14,7 @@ import (
 
 	"github.com/project-flotta/flotta-agent/internal/fleet"
 	"github.com/project-flotta/flotta-agent/pkg/api/v1alpha1"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // refusal is why a run is not there that a config asks for. Trying again does not
@@ -25,7 +26,7 @@ func (r refusal) Error() string { return r.reason + ": " + r.message }
 // ensure makes one run as it is wanted, and returns its status. Known is the run
 // as it was listed, or nil; it is not changed. Before are the runs of the same
 // device and config that come first.
-func (c *configs) ensure(ctx context.Context, wanted, known *v1alpha1.PlaybookExecution, before []v1alpha1.PlaybookExecutionStatus) (v1alpha1.PlaybookExecutionStatus, error) {
+func (c *configs) ensure(ctx context.Context, wanted, known *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) (v1alpha1.PlaybookExecutionStatus, error) {
 	if known != nil && isDone(known, wanted, before) {
 		return known.Status, nil
 	}
@@ -33,7 +34,7 @@ func (c *configs) ensure(ctx context.Context, wanted, known *v1alpha1.PlaybookEx
 	err := c.client.Get(ctx, client.ObjectKeyFromObject(wanted), run)
 	switch {
 	case apierrors.IsNotFound(err):
-		return c.create(ctx, wanted)
+		return c.create(ctx, wanted, before)
 	case err != nil:
 		return run.Status, fmt.Errorf("read playbook execution: %w", err)
 	case run.DeletionTimestamp != nil:
@@ -51,7 +52,7 @@ func (c *configs) ensure(ctx context.Context, wanted, known *v1alpha1.PlaybookEx
 	return run.Status, err
 }
 
-func (c *configs) create(ctx context.Context, wanted *v1alpha1.PlaybookExecution) (v1alpha1.PlaybookExecutionStatus, error) {
+func (c *configs) create(ctx context.Context, wanted *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) (v1alpha1.PlaybookExecutionStatus, error) {
 	run := wanted.DeepCopy()
 	err := c.client.Create(ctx, run, client.FieldOwner(FieldOwner))
 	switch {
@@ -62,14 +63,17 @@ func (c *configs) create(ctx context.Context, wanted *v1alpha1.PlaybookExecution
 	case err != nil:
 		return v1alpha1.PlaybookExecutionStatus{}, fmt.Errorf("create playbook execution: %w", err)
 	}
-	err = c.begin(ctx, run)
+	if err := c.begin(ctx, run); err != nil {
+		return run.Status, err
+	}
+	err = c.skip(ctx, run, before)
 	return run.Status, err
 }
 
 // keep changes a run that is there. What was changed, here or by somebody who
 // raised its executionAttempt, is run again: the API server then counts another
 // generation than the one that the status tells of.
-func (c *configs) keep(ctx context.Context, run, wanted *v1alpha1.PlaybookExecution, before []v1alpha1.PlaybookExecutionStatus) error {
+func (c *configs) keep(ctx context.Context, run, wanted *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) error {
 	if run.Labels[v1alpha1.LabelDevice] == "" {
 		// One of flotta v0.2, which had no place for the user. It is the same run.
 		err := c.patch(ctx, run, func() {
@@ -102,16 +106,41 @@ func (c *configs) keep(ctx context.Context, run, wanted *v1alpha1.PlaybookExecut
 			return err
 		}
 	}
-	if run.Status.RunID == fleet.RunID(run) {
+	if run.Status.RunID != fleet.RunID(run) {
+		if err := c.begin(ctx, run); err != nil {
+			return err
+		}
+	}
+	return c.skip(ctx, run, before)
+}
+
+// skip ends a run that a failure before it keeps from being run. A device that has
+// heard of it does so by itself.
+func (c *configs) skip(ctx context.Context, run *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) error {
+	failed := stoppedBy(run, before)
+	if failed == nil {
 		return nil
 	}
-	return c.begin(ctx, run)
+	base := run.DeepCopy()
+	run.Status = fleet.TakeRun(run.Status, run.Status.RunID, protocol.PlaybookExecutionStatus{
+		Status: v1alpha1.PlaybookCompletedWithError, Reason: v1alpha1.PlaybookSkipped, Message: failed.Name + ", which comes before it, failed",
+	}, time.Now())
+	return c.patchStatus(ctx, base, run)
+}
+
+// stoppedBy returns what keeps a run from being run that no device has begun.
+func stoppedBy(run *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) *v1alpha1.PlaybookExecution {
+	i := slices.IndexFunc(before, fleet.Stops)
+	if i < 0 || fleet.RunState(run.Status).Type != v1alpha1.PlaybookDeploying {
+		return nil
+	}
+	return before[i]
 }
 
 // isDone reports whether keep would change nothing.
-func isDone(run, wanted *v1alpha1.PlaybookExecution, before []v1alpha1.PlaybookExecutionStatus) bool {
+func isDone(run, wanted *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) bool {
 	return run.DeletionTimestamp == nil && isRun(run, wanted) && run.Labels[v1alpha1.LabelDevice] != "" &&
-		isAsWanted(run, wanted) && run.Status.RunID == fleet.RunID(run) && !goesOn(run, before)
+		isAsWanted(run, wanted) && run.Status.RunID == fleet.RunID(run) && !goesOn(run, before) && stoppedBy(run, before) == nil
 }
 
 func isAsWanted(run, wanted *v1alpha1.PlaybookExecution) bool {
@@ -119,7 +148,7 @@ func isAsWanted(run, wanted *v1alpha1.PlaybookExecution) bool {
 }
 
 // goesOn reports whether a run that was skipped is to be run after all.
-func goesOn(run *v1alpha1.PlaybookExecution, before []v1alpha1.PlaybookExecutionStatus) bool {
+func goesOn(run *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) bool {
 	_, ok := fleet.MayGoOn(run.Status, before)
 	return ok && run.Status.RunID == fleet.RunID(run)
 }

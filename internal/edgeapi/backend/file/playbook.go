@@ -36,8 +36,13 @@ func (b *Backend) Playbooks(_ context.Context, d edgeapi.Device) ([]protocol.Pla
 		return nil, err
 	}
 	var list []protocol.PlaybookExecution
+	stopped := make(map[string]bool) // by config
 	for _, run := range runs {
-		if !fleet.RunEnded(run.Status, run.id) {
+		config := run.Labels[v1alpha1.LabelDeviceByConfig]
+		switch {
+		case fleet.RunEnded(run.Status, run.id):
+			stopped[config] = stopped[config] || fleet.Stops(run.PlaybookExecution)
+		case !stopped[config]: // a device that got it now would not know of the one before
 			list = append(list, fleet.RunMessage(run.PlaybookExecution, run.id))
 		}
 	}
@@ -60,7 +65,7 @@ func (b *Backend) runsOf(d edgeapi.Device, object *v1alpha1.EdgeDevice) ([]playb
 		if err != nil {
 			continue // it may come yet
 		}
-		var before []v1alpha1.PlaybookExecutionStatus
+		var before []*v1alpha1.PlaybookExecution
 		for _, object := range fleet.NewRuns(config, d.ID) {
 			if taken[object.Name] {
 				continue
@@ -75,7 +80,7 @@ func (b *Backend) runsOf(d edgeapi.Device, object *v1alpha1.EdgeDevice) ([]playb
 			if object.Status.RunID != id {
 				object.Status = v1alpha1.PlaybookExecutionStatus{} // of the run before
 			}
-			runs, before = append(runs, run), append(before, object.Status)
+			runs, before = append(runs, run), append(before, object)
 		}
 	}
 	return runs, nil
@@ -83,7 +88,7 @@ func (b *Backend) runsOf(d edgeapi.Device, object *v1alpha1.EdgeDevice) ([]playb
 
 // runID identifies a run by what is to be done. One that was skipped and goes on
 // after all is another one, and stays that.
-func runID(run *v1alpha1.PlaybookExecution, before []v1alpha1.PlaybookExecutionStatus) (string, error) {
+func runID(run *v1alpha1.PlaybookExecution, before []*v1alpha1.PlaybookExecution) (string, error) {
 	digest, err := fleet.RunDigest(run)
 	if err != nil {
 		return "", err

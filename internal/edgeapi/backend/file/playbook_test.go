@@ -70,13 +70,13 @@ func TestPlaybooks(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, dir)
 	d := r.enrolled("dev1")
-	r.save("config.yaml", config("ssh", "one;, timeoutSeconds: 30, executionStrategy: StopOnFailure", "two"))
+	r.save("config.yaml", config("ssh", "one;, timeoutSeconds: 30, executionStrategy: RetryOnFailure", "two"))
 	r.save("more.yaml", config("audit", "three"))
 	r.offers(d)
 	r.save("device.yaml", labelled("dev1", "config/device-by-config: ssh, config/more: audit"))
 	list := r.offers(d, "dev1-audit", "dev1-ssh", "dev1-ssh-2")
 	want := protocol.PlaybookExecution{
-		Name: "dev1-ssh", AnsiblePlaybookString: "one", ID: list[1].ID, Config: "ssh", TimeoutSeconds: 30, Strategy: protocol.StrategyStopOnFailure, User: "ops",
+		Name: "dev1-ssh", AnsiblePlaybookString: "one", ID: list[1].ID, Config: "ssh", TimeoutSeconds: 30, Strategy: protocol.StrategyRetryOnFailure, User: "ops",
 	}
 	if diff := cmp.Diff(want, list[1]); diff != "" || want.ID == "" {
 		t.Error(diff)
@@ -99,7 +99,7 @@ func TestPlaybooks(t *testing.T) {
 	r.stop()
 	r = newRig(t, dir)
 	r.save("more.yaml", "# an audit\n"+config("audit", "three"))
-	r.save("config.yaml", config("ssh", "one, mended;, timeoutSeconds: 30, executionStrategy: StopOnFailure", "two"))
+	r.save("config.yaml", config("ssh", "one, mended;, timeoutSeconds: 30, executionStrategy: RetryOnFailure", "two"))
 	again := r.offers(d, "dev1-ssh")
 	if again[0].ID == list[1].ID {
 		t.Error("a playbook that changed has the same id")
@@ -129,6 +129,10 @@ func TestSkippedPlaybooksGoOn(t *testing.T) {
 	list := r.offers(d, "dev1-ssh", "dev1-ssh-2")
 	r.tells(d, ended(list[0], failed, "TimedOut"), ended(list[1], failed, v1alpha1.PlaybookSkipped))
 	r.offers(d)
+	// What the device has not heard of is not offered either, but by another config.
+	r.save("config.yaml", config("ssh", "one;, executionStrategy: StopOnFailure", "two", "three")+"---\n"+config("a", "four"))
+	r.save("device.yaml", labelled("dev1", "config/device-by-config: ssh, config/2: a"))
+	r.offers(d, "dev1-a")
 	r.save("config.yaml", config("ssh", "one, mended;, executionStrategy: StopOnFailure", "two"))
 	first := r.offers(d, "dev1-ssh")
 	r.tells(d, ended(first[0], done, ""))

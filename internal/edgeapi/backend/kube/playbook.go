@@ -124,12 +124,16 @@ func (b *Backend) Playbooks(ctx context.Context, name edgeapi.Device) ([]protoco
 		return nil, err
 	}
 	var list []protocol.PlaybookExecution
+	stopped := make(map[string]bool) // by config
 	for _, run := range b.playbooks.of(name.Namespace, name.ID) {
-		id := fleet.RunID(run)
-		if run.DeletionTimestamp != nil || run.Spec.Playbook == nil || fleet.RunEnded(run.Status, id) {
-			continue
+		id, config := fleet.RunID(run), run.Labels[v1alpha1.LabelDeviceByConfig]
+		switch {
+		case run.DeletionTimestamp != nil || run.Spec.Playbook == nil:
+		case fleet.RunEnded(run.Status, id):
+			stopped[config] = stopped[config] || config != "" && fleet.Stops(run)
+		case !stopped[config]: // a device that got it now would not know of the one before
+			list = append(list, fleet.RunMessage(run, id))
 		}
-		list = append(list, fleet.RunMessage(run, id))
 	}
 	return list, nil
 }

@@ -87,6 +87,19 @@ func TestDefect7213OptionsAndAnotherRun(t *testing.T) {
 		t.Errorf("a run that ended is %s again", c.Type)
 	}
 
+	// What comes after it is not offered, as the device may not know of the failure.
+	next := strings.Replace(aRun, "dev1-cfg,", "dev1-cfg-2,", 1)
+	r.apply(next)
+	r.apply(strings.NewReplacer("dev1-cfg,", "dev1-other,", "config/device-by-config: cfg", "config/device-by-config: other").Replace(aRun))
+	r.eventually("the run of the other config is offered", func() bool { return len(r.offered("dev1")) == 1 })
+	r.eventually("the backend knows it", func() bool { return len(r.backend.playbooks.of(r.namespace, "dev1")) == 3 })
+	if list := r.offered("dev1"); len(list) != 1 || list[0].Name != "dev1-other" {
+		t.Errorf("offered are %+v", list)
+	}
+	r.remove(group, "PlaybookExecution", "dev1-cfg-2")
+	r.remove(group, "PlaybookExecution", "dev1-other")
+	r.eventually("nothing left to run", func() bool { return len(r.offered("dev1")) == 0 })
+
 	// Somebody wants it again. No operator is needed for the device to hear of it.
 	r.apply(strings.Replace(aRun, "executionAttempt: 0", "executionAttempt: 1", 1))
 	r.eventually("offered again", func() bool { return len(r.offered("dev1")) == 1 })
