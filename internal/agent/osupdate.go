@@ -107,7 +107,10 @@ const (
 	maintenanceRun = "/run/flotta/maintenance" // empty after a boot
 )
 
-const workloadsTarget = "flotta-workloads.target"
+const (
+	workloadsTarget = "flotta-workloads.target"
+	workloadUnits   = "flotta-workload@*.service"
+)
 
 // standstill stops all workloads, until the next boot at most, with the marker that
 // an administrator has for that.
@@ -116,6 +119,7 @@ type standstill struct {
 	units  interface {
 		Start(ctx context.Context, unit string) error
 		Stop(ctx context.Context, unit string) error
+		Units(ctx context.Context, pattern string) ([]systemd.UnitStatus, error)
 	}
 }
 
@@ -124,7 +128,8 @@ func (standstill) ours() []byte {
 	return []byte("flotta-agent: the machine is about to be rebooted into another operating system\n")
 }
 
-// begin stops the workloads, and keeps them from being started.
+// begin stops the workloads, keeps them from being started, and returns when they
+// have ended.
 func (s standstill) begin(ctx context.Context) error {
 	if _, err := os.Lstat(s.marker); errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(s.marker), 0o755); err != nil {
@@ -134,14 +139,24 @@ func (s standstill) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.units.Stop(ctx, workloadsTarget)
+	if err := s.units.Stop(ctx, workloadsTarget); err != nil {
+		return err
+	}
+	// The target has stopped before its workloads have: theirs are jobs of their own.
+	units, err := s.units.Units(ctx, workloadUnits)
+	failures := []error{err}
+	for _, u := range units {
+		failures = append(failures, s.units.Stop(ctx, u.Name))
+	}
+	return errors.Join(failures...)
 }
 
 // end lets the workloads run again. An administrator's marker stays.
 func (s standstill) end(ctx context.Context) error {
 	text, err := os.ReadFile(s.marker)
+	absent := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case absent: // as after a boot
 	case err != nil:
 		return err
 	case !bytes.Equal(text, s.ours()):
@@ -151,7 +166,13 @@ func (s standstill) end(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.units.Start(ctx, workloadsTarget)
+	err = s.units.Start(ctx, workloadsTarget)
+	if absent && errors.Is(err, systemd.ErrUnavailable) {
+		// The agent may be quicker than the service manager of the workloads, which
+		// starts them when it comes.
+		return nil
+	}
+	return err
 }
 
 // healthy reports whether the device does what it is to do, whatever its operating
