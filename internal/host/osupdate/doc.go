@@ -43,8 +43,9 @@
 // that the tools document, and stage, lose, refuse and die in ways that were
 // reported of them; a machine that boots is simulated on top, with its power cut,
 // or the agent killed, at every step. The scripts of greenboot are run by the
-// shells that it uses. No real rpm-ostree, bootc or greenboot has run with this
-// package.
+// shells that it uses. In test/e2e, a booted device with a stand-in for rpm-ostree
+// is rebooted by its systemd, power cut included. No real rpm-ostree, bootc or
+// greenboot has run with this package.
 //
 // It does not know what a workload is, how a machine is rebooted, or what it is
 // to be healthy.
