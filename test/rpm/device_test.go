@@ -291,11 +291,11 @@ func (r *rig) erased() {
 	})
 }
 
-// TestImage boots an image that the packages were put into before, with a /usr
-// that nobody can write to.
+// TestImage boots an image that the packages were put into before, with the layout
+// of ostree: nobody can write to /usr.
 func TestImage(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, site.EdgeConfig{Packages: pack(t, older, "", "-greenboot"), ReadOnlyUsr: true, Settings: settings})
+	r := newRig(t, site.EdgeConfig{Packages: pack(t, older, "", "-greenboot"), Ostree: true, Settings: settings})
 	r.manage()
 	r.agent(older)
 	r.is(map[string]string{

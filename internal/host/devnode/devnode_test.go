@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,9 +21,7 @@ func root(t *testing.T, files map[string]string) string {
 		"etc/passwd": "root:x:0:0::/root:/bin/sh\nflotta:x:995:995::/var/home/flotta:/sbin/nologin\n",
 		"etc/group":  "root:x:0:\nflotta:x:995:\ndialout:x:20:\n",
 	}
-	for path, text := range files {
-		all[path] = text
-	}
+	maps.Copy(all, files)
 	for path, text := range all {
 		path = filepath.Join(dir, path)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
@@ -40,12 +39,10 @@ func running(tree, groups string) map[string]string {
 	}
 }
 
-func with(maps ...map[string]string) map[string]string {
+func with(parts ...map[string]string) map[string]string {
 	out := map[string]string{}
-	for _, m := range maps {
-		for k, v := range m {
-			out[k] = v
-		}
+	for _, m := range parts {
+		maps.Copy(out, m)
 	}
 	return out
 }

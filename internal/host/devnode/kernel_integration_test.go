@@ -46,9 +46,13 @@ func TestAsTheKernel(t *testing.T) {
 		if random.IntN(2) == 0 {
 			bit := func() uint32 { return random.Uint32() & 6 }
 			list := []aclEntry{
-				{tag: aclOwner, perm: bit(), id: ^uint32(0)}, {tag: aclUser, perm: bit(), id: 995}, {tag: aclOwningGroup, perm: bit(), id: ^uint32(0)},
-				{tag: aclGroup, perm: bit(), id: 20}, {tag: aclGroup, perm: bit(), id: 44},
-				{tag: aclMask, perm: bit(), id: ^uint32(0)}, {tag: aclOther, perm: bit(), id: ^uint32(0)},
+				{tag: aclOwner, perm: bit(), id: ^uint32(0)},
+				{tag: aclUser, perm: bit(), id: 995},
+				{tag: aclOwningGroup, perm: bit(), id: ^uint32(0)},
+				{tag: aclGroup, perm: bit(), id: 20},
+				{tag: aclGroup, perm: bit(), id: 44},
+				{tag: aclMask, perm: bit(), id: ^uint32(0)},
+				{tag: aclOther, perm: bit(), id: ^uint32(0)},
 			}
 			if err := unix.Setxattr(path, aclName, attribute(list), 0); err != nil {
 				t.Fatal(err)
