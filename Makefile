@@ -38,6 +38,8 @@ integration_packages = $(shell grep -rlE --include='*_test.go' '^//go:build .*\<
 	grep -v '^\./test/device/' | xargs -r -n 1 dirname | sort -u)
 gotest := gotestsum --format pkgname --format-hide-empty-pkg --
 gotest_long := gotestsum --format testname --format-hide-empty-pkg --
+# Devices wait more than they compute: three at a time for two processors.
+devices := $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 
 .PHONY: help
 help: ## list the targets
@@ -160,7 +162,7 @@ test-minio: root setup tools-gotest tools-minio ## data sync against MinIO, the 
 .PHONY: test-device
 test-device: root setup tools-gotest tools-yggd tools-s3 tools-controlplane build ## booted devices with yggd, Podman and the agent (root)
 	$(gotest_long) -count=1 -p 1 -timeout 15m -tags integration -exec "$(clean_env)" ./test/device/...
-	$(gotest_long) -count=1 -p 1 -timeout 45m -tags device -exec "$(clean_env)" ./test/e2e/... ./test/rpm/
+	$(gotest_long) -count=1 -p 1 -parallel $(devices) -timeout 45m -tags device -exec "$(clean_env)" ./test/e2e/... ./test/rpm/
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (10s) each
