@@ -81,6 +81,7 @@ func (d *device) osUpdate(owner account, parts *reporting, observe observing, em
 			return nil
 		},
 		Healthy:    parts.healthy,
+		Hold:       parts.playbooks.Busy,
 		MinFree:    int64(d.cfg.OS.MinFree),
 		MaxReboots: d.cfg.OS.MaxReboots,
 		Grace:      time.Duration(d.cfg.OS.RebootGrace),

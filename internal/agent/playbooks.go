@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/heartbeat"
+	"github.com/project-flotta/flotta-agent/internal/host/osupdate"
 	"github.com/project-flotta/flotta-agent/internal/host/playbook"
 	"github.com/project-flotta/flotta-agent/internal/systemd"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
@@ -56,6 +57,7 @@ func (d *device) playbooks(report *reporting, emit func(protocol.EventInfo)) (*p
 		Units:          system,
 		Ready:          report.who.Registered(),
 		Event:          emit,
+		Hold:           report.goingDown,
 		Disabled:       set.Disabled,
 		Period:         time.Duration(set.Period),
 		DefaultTimeout: time.Duration(set.Timeout),
@@ -63,6 +65,16 @@ func (d *device) playbooks(report *reporting, emit func(protocol.EventInfo)) (*p
 		Retries:        set.Retries,
 		Log:            component(d.log, "playbooks"),
 	})
+}
+
+// goingDown says that the machine is about to be rebooted; empty: it is not. What
+// begins now would be interrupted.
+func (r *reporting) goingDown() string {
+	switch phase := r.system.Status().Phase; phase {
+	case osupdate.PhaseDraining, osupdate.PhaseRebooting:
+		return "the operating system is updated: " + string(phase)
+	}
+	return ""
 }
 
 // delivered passes on what the control plane has taken in.

@@ -38,6 +38,9 @@ type Config struct {
 	Event func(protocol.EventInfo) // may be nil; must not block for long, and is durable
 	Log   *slog.Logger
 
+	// Hold returns why none may begin now, such as a reboot that is near; empty: one
+	// may. Nil: always.
+	Hold func() string
 	// Disabled: playbooks are taken in, and wait until they are enabled.
 	Disabled bool
 	// Ansible is the path of ansible-playbook; empty: the one in SearchPath.
@@ -76,6 +79,7 @@ const (
 
 	watchPeriod  = time.Second            // how often a run is looked at
 	lookPeriod   = 30 * time.Second       // how often Ansible is looked for
+	holdPeriod   = 5 * time.Second        // how often it is asked whether one may begin
 	shortPause   = 10 * time.Second       // after a failure, doubled up to
 	longPause    = 5 * time.Minute        // this
 	overtime     = 3 * time.Minute        // after which somebody else ends a run
@@ -122,6 +126,9 @@ func (c *Config) complete() error {
 		c.Retries = 0
 	case c.Retries > 100:
 		return fmt.Errorf("playbook config: %d Retries are more than 100", c.Retries)
+	}
+	if c.Hold == nil {
+		c.Hold = func() string { return "" }
 	}
 	if c.Event == nil {
 		c.Event = func(protocol.EventInfo) {}

@@ -237,6 +237,34 @@ func TestDisabled(t *testing.T) {
 	b.want("a=SuccessfullyCompleted")
 }
 
+// TestHold: one that runs goes on, and none begins.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.script["a"] = behaviour{stays: true}
+	held := false
+	a := m.agent(func(c *Config) {
+		c.Hold = func() string {
+			if held {
+				return "the machine goes down"
+			}
+			return ""
+		}
+	})
+	a.list(book("a"), book("b"))
+	a.settle()
+	held = true
+	m.release("a", failure.result)
+	a.settle()
+	a.want("a=CompletedWithError/Failed b=Deploying")
+	if why := a.Busy(); why != "" {
+		t.Errorf("while nothing runs, %s", why)
+	}
+	held = false
+	a.settle()
+	a.want("a=CompletedWithError/Failed b=SuccessfullyCompleted")
+}
+
 func TestNewOneOfTheName(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)

@@ -105,6 +105,10 @@ func (r *Runner) begin(ctx context.Context, rec record) (wait time.Duration, beg
 	if ok, err := r.ready(rec); err != nil || !ok {
 		return lookPeriod, false, err
 	}
+	if why := r.cfg.Hold(); why != "" {
+		r.cfg.Log.Debug("playbook waits", "playbook", rec.Name, "why", why)
+		return holdPeriod, false, nil
+	}
 	if wait := time.Until(r.notBefore); wait > 0 {
 		return wait, false, nil
 	}
