@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -129,7 +130,9 @@ func TestOSUpdate(t *testing.T) {
 	})
 
 	r.wantOS(second, true)
-	must(t, r.edge.AwaitReboot(r.ctx))
+	ctx, cancel := context.WithTimeout(r.ctx, patience)
+	defer cancel()
+	must(t, r.edge.AwaitReboot(ctx))
 	// Before the machine went down, what the workload wrote last was sent, and the reboot told.
 	if _, err := os.Stat(filepath.Join(r.site.BucketDir(), "writer/lingered")); err != nil {
 		t.Errorf("what the workload wrote at its end: %v", err)
