@@ -69,10 +69,6 @@ if [ ! -e "$DIR/provisioned" ]; then
 	touch "$DIR/provisioned"
 fi
 
-if [ "$READ_ONLY_USR" = true ]; then
-	mount --bind "$root/usr" "$root/usr"
-	mount -o remount,bind,ro "$root/usr"
-fi
 if [ "$OSTREE" = true ]; then
 	# As of a deployment: all but /etc and /var is read-only, and what is to be
 	# written elsewhere is a link to there.

@@ -43,8 +43,6 @@ type Config struct {
 	// before the first boot, without a service manager that runs, as when an
 	// image is composed. The device is Bare otherwise.
 	Packages []string
-	// ReadOnlyUsr makes /usr read-only, as that of an image is.
-	ReadOnlyUsr bool
 	// Ostree lays the root out as a deployment of ostree: everything but /etc and
 	// /var is read-only, and /home, /root, /opt, /srv and /usr/local are links to
 	// below /var.

@@ -32,7 +32,6 @@ type Device struct {
 	console   io.Writer
 	identity  string
 	provision string // "files", "packages" or "nothing" of what the package brings
-	readOnly  bool   // of /usr
 	ostree    bool   // it is laid out so
 	nameless  bool   // it has no machine id
 	uid       int
@@ -72,7 +71,7 @@ func Boot(ctx context.Context, cfg Config) (*Device, error) {
 // assemble claims what the device needs on the host and starts its reaper,
 // before anything is there that could be left behind.
 func assemble(cfg Config, host Host) (*Device, error) {
-	d := &Device{name: cfg.Name, dir: cfg.Dir, console: cfg.Console, identity: cfg.ID, provision: "files", readOnly: cfg.ReadOnlyUsr, nameless: cfg.NoMachineID, ostree: cfg.Ostree}
+	d := &Device{name: cfg.Name, dir: cfg.Dir, console: cfg.Console, identity: cfg.ID, provision: "files", nameless: cfg.NoMachineID, ostree: cfg.Ostree}
 	switch {
 	case len(cfg.Packages) > 0:
 		d.provision = "packages"

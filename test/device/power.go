@@ -76,7 +76,7 @@ func (d *Device) start() error {
 	cmd.Env = []string{
 		"PATH=" + searchPath, "DIR=" + d.dir, "HIERARCHY=" + d.hierarchy,
 		"CGROUPS=" + strings.Join(d.cgroups, " "),
-		"PROVISION=" + d.provision, "READ_ONLY_USR=" + strconv.FormatBool(d.readOnly),
+		"PROVISION=" + d.provision,
 		"OSTREE=" + strconv.FormatBool(d.ostree),
 	}
 	// A file, not a pipe: a detached device outlives whoever reads from it.

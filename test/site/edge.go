@@ -43,12 +43,11 @@ type EdgeConfig struct {
 	Agent string
 	// WorkerEnv is added to the agent's environment, as NAME=value.
 	WorkerEnv []string
-	// Bare, Packages and ReadOnlyUsr are those of device.Config. The agent and
-	// the settings of yggd for it are then the package's, and on a Bare device
-	// the Service is not started.
-	Bare        bool
-	Packages    []string
-	ReadOnlyUsr bool
+	// Bare and Packages are those of device.Config. The agent and the settings of
+	// yggd for it are then the package's, and on a Bare device the Service is not
+	// started.
+	Bare     bool
+	Packages []string
 	// Cgroup, Limits, Memory and Console are those of device.Config.
 	Memory int64
 	// Ostree is that of device.Config.
@@ -107,7 +106,7 @@ func (s *Site) NewEdge(ctx context.Context, cfg EdgeConfig) (*Edge, error) {
 	}
 	d, err := device.Boot(ctx, device.Config{
 		ID: id, Files: files, Hosts: []string{EdgeName, S3Name}, Limits: cfg.Limits, Console: cfg.Console, Cgroup: cfg.Cgroup,
-		Memory: cfg.Memory, NoMachineID: cfg.NoMachineID, Ostree: cfg.Ostree, Bare: cfg.Bare, Packages: cfg.Packages, ReadOnlyUsr: cfg.ReadOnlyUsr,
+		Memory: cfg.Memory, NoMachineID: cfg.NoMachineID, Ostree: cfg.Ostree, Bare: cfg.Bare, Packages: cfg.Packages,
 	})
 	if err != nil {
 		return nil, err
