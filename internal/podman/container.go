@@ -74,6 +74,14 @@ type Container struct {
 	Created      time.Time      `json:"Created"`
 	State        ContainerState `json:"State"`
 	Host         HostConfig     `json:"HostConfig"`
+	Mounts       []Mount        `json:"Mounts"`
+}
+
+// Mount is what a container sees of the host, or of a volume, in a place of its own.
+type Mount struct {
+	Type        string `json:"Type"`   // bind, volume …
+	Source      string `json:"Source"` // path on the host, as it was given
+	Destination string `json:"Destination"`
 }
 
 // HostConfig is what a container was given of the host.
@@ -82,6 +90,14 @@ type HostConfig struct {
 	// kind of a network of its own, such as bridge.
 	NetworkMode string    `json:"NetworkMode"`
 	Log         LogConfig `json:"LogConfig"`
+	// PortBindings are the published ports, by port and protocol of the container.
+	PortBindings map[string][]PortBinding `json:"PortBindings"`
+}
+
+// PortBinding is where the host publishes a port.
+type PortBinding struct {
+	HostIP   string `json:"HostIp"` // empty: everywhere
+	HostPort string `json:"HostPort"`
 }
 
 // LogConfig says where a container's output goes.

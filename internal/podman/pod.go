@@ -27,14 +27,18 @@ type PodContainer struct {
 }
 
 // Pods lists the pods that carry label, given as key or key=value, in Podman's
-// order.
+// order; all of them when it is empty.
 func (c *Client) Pods(ctx context.Context, label string) ([]Pod, error) {
-	f, err := filters(map[string][]string{"label": {label}})
-	if err != nil {
-		return nil, fmt.Errorf("list pods: %w", err)
+	query := url.Values{}
+	if label != "" {
+		f, err := filters(map[string][]string{"label": {label}})
+		if err != nil {
+			return nil, fmt.Errorf("list pods: %w", err)
+		}
+		query.Set("filters", f)
 	}
 	var pods []Pod
-	r := request{method: http.MethodGet, path: "/pods/json", query: url.Values{"filters": {f}}}
+	r := request{method: http.MethodGet, path: "/pods/json", query: query}
 	if err := c.call(ctx, r, &pods); err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
