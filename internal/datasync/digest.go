@@ -3,12 +3,12 @@ package datasync
 import (
 	"bytes"
 	"context"
-	"crypto/md5" //nolint:gosec // the ETag of an object is one; it protects nothing.
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/datasync/s3"
@@ -27,11 +27,12 @@ type content struct {
 	body   io.ReaderAt
 	size   int64
 	sha256 [sha256.Size]byte
-	md5    []byte // nil unless asked for
+	etags  []string // that an object with this content may have, of the form asked for
 }
 
-// readContent hashes the first size bytes of f.
-func readContent(ctx context.Context, f *os.File, size int64, withMD5 bool) (content, error) {
+// readContent hashes the first size bytes of f, also in the way in which an ETag of
+// the form of like is made, if it is one of a known form.
+func readContent(ctx context.Context, f *os.File, size int64, like string) (content, error) {
 	c := content{body: f, size: size}
 	var src io.Reader = io.NewSectionReader(f, 0, size)
 	if size <= smallFile {
@@ -42,12 +43,13 @@ func readContent(ctx context.Context, f *os.File, size int64, withMD5 bool) (con
 		c.body, src = bytes.NewReader(buf), bytes.NewReader(buf)
 	}
 	sha := sha256.New()
-	sum := io.Writer(sha)
-	weak := md5.New() //nolint:gosec // as above.
-	if withMD5 {
-		sum = io.MultiWriter(sha, weak)
+	sums := []io.Writer{sha}
+	var guesses []*etagHash
+	for _, piece := range partSizes(like, size) {
+		g := newETagHash(piece)
+		guesses, sums = append(guesses, g), append(sums, g)
 	}
-	n, err := io.Copy(sum, &endingReader{ctx: ctx, r: src})
+	n, err := io.Copy(io.MultiWriter(sums...), &endingReader{ctx: ctx, r: src})
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
 	}
@@ -55,8 +57,8 @@ func readContent(ctx context.Context, f *os.File, size int64, withMD5 bool) (con
 		return c, shortRead(err)
 	}
 	sha.Sum(c.sha256[:0])
-	if withMD5 {
-		c.md5 = weak.Sum(nil)
+	for _, g := range guesses {
+		c.etags = append(c.etags, g.etag())
 	}
 	return c, nil
 }
@@ -86,7 +88,7 @@ func (r *endingReader) Read(p []byte) (int, error) {
 // the object's metadata when its ETag does not tell.
 func same(ctx context.Context, store Store, key, etag string, c content) (s3.Object, bool, error) {
 	listed := s3.Object{Key: key, ETag: etag, Size: c.size}
-	if sum, ok := listed.MD5(); ok && bytes.Equal(sum, c.md5) {
+	if slices.Contains(c.etags, etag) {
 		return listed, true, nil
 	}
 	o, err := store.Head(ctx, key)

@@ -58,7 +58,8 @@
 //
 // The index is described in index.go. It can be lost: egress then lists the
 // bucket once and compares digests, ingress compares digests, and neither
-// transfers what is already there.
+// transfers what is already there. What other programs sent is known by its ETag,
+// see etag.go.
 //
 // It may not know the life cycle of workloads, nor how its configuration came to
 // the device. Only the package s3 below it knows the store's protocol.

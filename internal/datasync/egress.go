@@ -311,7 +311,7 @@ func (r *egressRun) send(ctx context.Context, op egressOp, moved func(bytes int6
 	}
 	defer f.Close() //nolint:errcheck // read only.
 	opened, writer := time.Now(), hasWriter(f)
-	c, err := readContent(ctx, f, e.Size, op.Hint != nil)
+	c, err := readContent(ctx, f, e.Size, op.hinted())
 	if err != nil {
 		return err
 	}

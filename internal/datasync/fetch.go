@@ -95,7 +95,7 @@ func (r *ingressRun) adopt(ctx context.Context, op ingressOp) (bool, error) {
 		return false, nil
 	}
 	opened := time.Now()
-	c, err := readContent(ctx, f, e.Size, true)
+	c, err := readContent(ctx, f, e.Size, op.Object.ETag)
 	if errors.Is(err, errChanged) {
 		return false, nil
 	}

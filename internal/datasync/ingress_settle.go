@@ -106,7 +106,7 @@ func (r *ingressRun) untouched(ctx context.Context, name string, known record) (
 	if e.Size != known.Size {
 		return false, nil
 	}
-	c, err := readContent(ctx, f, e.Size, false)
+	c, err := readContent(ctx, f, e.Size, "")
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}

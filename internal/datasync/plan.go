@@ -33,6 +33,14 @@ type egressOp struct {
 	Why   error   // of opRefuse
 }
 
+// hinted returns the ETag of the object that the bucket held; empty: none.
+func (op egressOp) hinted() string {
+	if op.Hint == nil {
+		return ""
+	}
+	return op.Hint.ETag
+}
+
 // settle is how long a file has to rest before it is sent, and how long it may
 // be held back at most because it does not.
 type settle struct{ rest, atMost time.Duration }
