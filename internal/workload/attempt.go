@@ -158,6 +158,9 @@ func (a *attempt) apply(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if err := a.retirePredecessor(ctx); err != nil {
+		return a.abandon(ctx, err)
+	}
 	a.changed, a.swapped = true, true
 	if err := a.swap(ctx); err != nil {
 		return a.fallBack(ctx, err)
@@ -229,6 +232,9 @@ func (a *attempt) swap(ctx context.Context) error {
 	}
 	a.step("swapped")
 	if err := a.setUp(ctx, a.target.settings); err != nil {
+		return err
+	}
+	if err := a.removePredecessor(ctx); err != nil {
 		return err
 	}
 	err := a.startUnit(ctx, a.r.cfg.Units.Restart)

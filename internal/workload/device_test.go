@@ -29,6 +29,8 @@ type device struct {
 	world *workloadtest.World
 	store *desired.Store
 	quiet time.Duration // settle time
+	// former is what ran workloads before; nil: nothing did.
+	former workload.Predecessor
 
 	reconciler *workload.Reconciler
 	stop       context.CancelFunc
@@ -75,7 +77,8 @@ func (d *device) start(points int) {
 	r, err := workload.New(workload.Config{
 		Desired: d.store, Runtime: d.world, Units: workloadtest.Units{World: d.world},
 		Log: slog.New(slog.DiscardHandler), StateDir: d.dir, UID: -1, GID: -1,
-		Settle: d.quiet, Step: d.step, Host: workloadtest.Host{World: d.world}, MaintenanceDirs: []string{filepath.Join(d.dir, "maintenance")},
+		Predecessor: d.former,
+		Settle:      d.quiet, Step: d.step, Host: workloadtest.Host{World: d.world}, MaintenanceDirs: []string{filepath.Join(d.dir, "maintenance")},
 		Event: func(e protocol.EventInfo) {
 			d.mu.Lock()
 			defer d.mu.Unlock()

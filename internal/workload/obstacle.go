@@ -120,9 +120,13 @@ func (a *attempt) portsFree(ctx context.Context) error {
 		a.log.Warn("sockets of the host not read, starting all the same", "err", err)
 		return nil
 	}
+	own, err := a.handedOver(ctx)
+	if err != nil {
+		return err
+	}
 	for _, port := range plan.HostPorts {
 		for _, s := range sockets {
-			if s.Workload == plan.Name || !s.takes(port) {
+			if s.Workload == plan.Name || !s.takes(port) || anyOverlap(port, own) {
 				continue
 			}
 			return failed(ReasonPort, fmt.Errorf("host port %s is taken by %s", portText(port), s.holder()))

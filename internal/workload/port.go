@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/project-flotta/flotta-agent/internal/secret"
+	"github.com/project-flotta/flotta-agent/internal/workload/manifest"
 )
 
 // Words of Podman for the state of a pod and of a container, as far as
@@ -174,6 +175,19 @@ type HostTable interface {
 	// Watch calls changed when a mount, or a device that was asked for, appeared or
 	// vanished. It returns nil when ctx ended.
 	Watch(ctx context.Context, changed func()) error
+}
+
+// Predecessor is what ran workloads on this host before the agent, and left some of
+// them running. All methods may be called from any goroutine, for any workload.
+type Predecessor interface {
+	// Ports returns the host ports that its pod of the workload listens at; they are
+	// free once that is removed.
+	Ports(ctx context.Context, workload string) ([]manifest.HostPort, error)
+	// Retire keeps what it left of the workload from being started at boot, and stops
+	// nothing.
+	Retire(ctx context.Context, workload string) error
+	// Remove ends and removes it.
+	Remove(ctx context.Context, workload string) error
 }
 
 // PodRuntime is what runs pods. All methods may be called from any goroutine,

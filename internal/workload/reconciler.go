@@ -29,6 +29,8 @@ type Config struct {
 	Host    HostTable // nil: no mounts are waited for and no ports are checked
 	Log     *slog.Logger
 	Event   func(protocol.EventInfo) // may be nil; called from any goroutine, must not block
+	// Predecessor hands over what ran before the agent; nil: there was nothing.
+	Predecessor Predecessor
 
 	StateDir string // absolute; workloads/ and volumes/ are below it
 	UID, GID int    // of the user who runs the pods: owner of the volumes, reader of the manifests
@@ -118,6 +120,9 @@ func New(cfg Config) (*Reconciler, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if cfg.Predecessor == nil {
+		cfg.Predecessor = nobody{}
 	}
 	store := store{root: filepath.Join(cfg.StateDir, "workloads"), uid: -1, gid: cfg.GID}
 	return &Reconciler{
