@@ -37,6 +37,10 @@ type Config struct {
 	// DeviceTimeout is how long a start may wait for a device, from 1 s to 10
 	// min; default 15 s.
 	DeviceTimeout time.Duration
+	// Former returns mounts that were made before there were units of this agent, by
+	// a program that it replaces; nil: none. What is mounted so is given a unit, if it
+	// is configured in the same way.
+	Former func() []protocol.Mount
 	// Resync is how long a change by hand may last; default 60 s.
 	Resync time.Duration
 }

@@ -17,7 +17,9 @@
 //     use it: a process, a container, a mount below it, a unit that systemd would
 //     stop together with it. It stays as it is, and that is said.
 //   - What somebody else mounts, by hand, by a unit or in /etc/fstab, is never
-//     touched.
+//     touched. What Config.Former names, and is mounted just as it is configured, is
+//     given a unit and stays mounted as it is, without nosuid and nodev, until the
+//     next boot.
 //   - A message cannot write anything into a unit but the four values, none of
 //     which means anything to systemd but itself; and nothing is mounted outside
 //     of the allowed folders, at, above or below what is the system's, or behind

@@ -13,6 +13,7 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/host/mounts"
 	"github.com/project-flotta/flotta-agent/internal/systemd"
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // opTimeout is for systemd's answer to a start or a stop, beyond the time limit
@@ -44,6 +45,9 @@ func (r *Reconciler) ensure(ctx context.Context, t target) error {
 		return r.wait(ctx, t, v)
 	case v.n == 0:
 		return r.mount(ctx, t, v)
+	case !v.ours && v.n == 1 && r.isFormer(t, v):
+		r.cfg.Log.Info("mount of the former agent is given a unit", "directory", t.where, "device", v.top.Source)
+		return r.settle(ctx, t, v)
 	case !v.ours:
 		return conditionf(ReasonConflict, "%s (%s) is mounted there, and not by this agent: unmount it, or take the mount out of the configuration",
 			printable(v.top.Source), printable(v.top.Type))
@@ -52,6 +56,18 @@ func (r *Reconciler) ensure(ctx context.Context, t target) error {
 			v.n, printable(v.top.Source), printable(v.top.Type))
 	}
 	return r.keep(ctx, t, v)
+}
+
+// isFormer reports whether the agent before this one mounted what is mounted there, and
+// just what is to be.
+func (r *Reconciler) isFormer(t target, v view) bool {
+	if r.cfg.Former == nil || v.absent != nil || !r.kernel.isOn(v.top, v.number) || v.top.Type != t.kind {
+		return false
+	}
+	return slices.ContainsFunc(r.cfg.Former(), func(m protocol.Mount) bool {
+		options, err := checkOptions(m.Options)
+		return err == nil && options == t.options && m.Device == t.device && strings.TrimSuffix(m.Directory, "/") == t.dir && m.Type == t.kind
+	})
 }
 
 // view looks at everything about a target, and finds out whether its folder is
