@@ -16,6 +16,7 @@ import (
 	"github.com/project-flotta/flotta-agent/internal/durable"
 	"github.com/project-flotta/flotta-agent/internal/host/firewall"
 	"github.com/project-flotta/flotta-agent/internal/host/mounts/apply"
+	"github.com/project-flotta/flotta-agent/internal/takeover"
 	"github.com/project-flotta/flotta-agent/internal/transport"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
@@ -50,6 +51,9 @@ func (d *device) run(ctx context.Context) (err error) {
 			closing(&err, c)
 		}
 	}()
+	if d.former, err = d.takeOver(ctx); err != nil {
+		return err
+	}
 	tasks, err := d.tasks()
 	if err != nil {
 		return err
@@ -75,6 +79,7 @@ type device struct {
 	// it always does.
 	unnoticed func(context.Context)
 	service   *service // nil: somebody else supervises this process
+	former    *takeover.Takeover
 }
 
 // components are those of a device that refer to each other.
@@ -140,8 +145,8 @@ func (d *device) tasks() ([]task, error) {
 	}
 	leave := d.departure(report, c.observe)
 	leave.purges = append(leave.purges,
-		purge{"firewall", c.ports.Clear}, purge{"mounts", c.disks.Clear}, purge{"updates of the operating system", report.system.Clear},
-		purge{"playbooks", report.playbooks.Clear})
+		purge{"firewall", c.ports.Clear}, purge{"mounts", c.disks.Clear}, purge{"configuration of flotta v0.2", d.former.Forget},
+		purge{"updates of the operating system", report.system.Clear}, purge{"playbooks", report.playbooks.Clear})
 	inbox := &inbox{store: d.store, wake: report.reporter.Wake, leave: leave.begin, log: component(d.log, "inbox")}
 	last := d.cfg.Sync.StopTimeout.Duration()
 	reports := append(local, []task{
@@ -155,6 +160,7 @@ func (d *device) tasks() ([]task, error) {
 	return slices.Concat(reports, c.observe.tasks(), []task{
 		{name: "mounts", run: c.disks.Run},
 		{name: "workload", run: report.workloads.Run},
+		d.handingOver(report),
 		{
 			name: "datasync", last: last,
 			run: lastSync(report.sync.Run, report.sync.Drain, last, component(d.log, "datasync")),

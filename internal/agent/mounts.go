@@ -53,6 +53,7 @@ func (d *device) mounts(owner account, emit func(protocol.EventInfo)) (*apply.Re
 		Allowed:       d.cfg.Mounts.Allow,
 		Protected:     protected,
 		Before:        owner.unit(),
+		Former:        d.former.Mounts,
 		DeviceTimeout: time.Duration(d.cfg.Mounts.DeviceTimeout),
 		Resync:        time.Duration(d.cfg.Runtime.Resync),
 		Event:         emit,

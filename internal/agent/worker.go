@@ -186,8 +186,11 @@ func (d *device) workloads(owner account, emit func(protocol.EventInfo)) (*workl
 		return nil, err
 	}
 	return workload.New(workload.Config{
-		Desired:  d.store,
-		Runtime:  adapter.NewPods(pods),
+		Desired: d.store,
+		Runtime: adapter.NewPods(pods),
+
+		Predecessor: d.former,
+
 		Units:    units,
 		StateDir: d.cfg.StateDir,
 		Host:     adapter.NewHost(adapter.HostConfig{UID: owner.uid, GID: owner.gid}),

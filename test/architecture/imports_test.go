@@ -69,6 +69,9 @@ var laws = []law{
 	{of: "internal/containers", allow: []string{"internal/podman"}, why: "it lists containers and does not know what is read from them"},
 	{of: "internal/metrics", allow: readerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/logs", allow: readerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
+	{of: "internal/takeover", allow: []string{
+		"internal/desired", "internal/durable", "internal/podman", "internal/secret", "internal/systemd", "internal/workload/manifest", "pkg/protocol",
+	}, why: "it knows what flotta v0.2 left, and not how workloads are run"},
 	{of: "internal/doctor", allow: none, why: "it looks at the machine itself, so that it can be trusted when the agent cannot"},
 	{of: "internal/bundle", allow: []string{"internal/secret"}, why: "it packs what it is handed and takes out what is secret"},
 	{of: "internal/host/mounts/apply", allow: append([]string{"internal/host/mounts", "internal/systemd"}, reconcilerMay...), why: "it has the system's manager mount what is configured, and looks at the kernel's table of mounts"},
