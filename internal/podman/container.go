@@ -22,6 +22,7 @@ type ContainerSummary struct {
 	Infra     bool              `json:"IsInfra"`
 	PID       int               `json:"Pid"` // of its first process; of the past when it does not run
 	ExitCode  int32             `json:"ExitCode"`
+	Created   time.Time         `json:"Created"`
 	StartedAt UnixTime          `json:"StartedAt"`
 	Labels    map[string]string `json:"Labels"`
 }
@@ -134,4 +135,14 @@ func (c *Client) Container(ctx context.Context, name string) (Container, error) 
 		return Container{}, fmt.Errorf("inspect container %s: %w", name, err)
 	}
 	return out, nil
+}
+
+// RemoveContainer removes a container that does not run; ErrNotFound when there is
+// none. One that runs is an error.
+func (c *Client) RemoveContainer(ctx context.Context, name string) error {
+	r := request{method: http.MethodDelete, path: "/containers/" + url.PathEscape(name)}
+	if err := c.call(ctx, r, nil); err != nil {
+		return fmt.Errorf("remove container %s: %w", name, err)
+	}
+	return nil
 }

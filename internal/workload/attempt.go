@@ -290,7 +290,16 @@ func (a *attempt) proveAndRecord(ctx context.Context) error {
 	}
 	a.step("recorded")
 	a.sweepFiles()
+	a.sweepRemains(ctx)
 	return nil
+}
+
+// sweepRemains removes what starts that failed have left. It costs nothing to leave
+// it to the next time.
+func (a *attempt) sweepRemains(ctx context.Context) {
+	if err := a.r.cfg.Runtime.RemoveRemains(ctx, a.target.name); err != nil {
+		a.log.Warn("containers of starts that failed stay", "err", err)
+	}
 }
 
 // sweepFiles removes the files of config maps and secrets that no manifest of the

@@ -200,6 +200,9 @@ type PodRuntime interface {
 	// RemovePod removes the pod of a workload, if there is one, with its
 	// containers.
 	RemovePod(ctx context.Context, workload string) error
+	// RemoveRemains removes what starts that failed have left of a workload beside
+	// its pod, and nothing that runs.
+	RemoveRemains(ctx context.Context, workload string) error
 	// UnpausePod lets the containers of a workload's pod run again, if there is
 	// one.
 	UnpausePod(ctx context.Context, workload string) error

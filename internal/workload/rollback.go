@@ -106,6 +106,7 @@ func (a *attempt) remove(ctx context.Context) error {
 	if err := a.r.cfg.Runtime.RemovePod(ctx, name); err != nil {
 		return failed(ReasonRemoval, err)
 	}
+	a.sweepRemains(ctx)
 	a.step("remove-pod")
 	if err := a.r.store.remove(name); err != nil {
 		return failed(ReasonRemoval, fmt.Errorf("remove folder: %w", err))

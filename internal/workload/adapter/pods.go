@@ -171,6 +171,35 @@ func (p *Pods) RemovePod(ctx context.Context, name string) error {
 	return nil
 }
 
+// remainsAge is how old a container has to be to count as left behind: one that is
+// about to be started does not run either.
+const remainsAge = 10 * time.Second
+
+// RemoveRemains removes containers that Podman made for the workload's unit, and
+// that neither run nor belong to a pod: service containers of starts that failed,
+// on a full disk say. Their names come from a manifest that may be no more.
+func (p *Pods) RemoveRemains(ctx context.Context, name string) error {
+	containers, err := p.client.Containers(ctx, "PODMAN_SYSTEMD_UNIT="+unitOf(name))
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, c := range containers {
+		switch c.State {
+		case "configured", "created", "exited":
+		default:
+			continue
+		}
+		if c.PodID != "" || time.Since(c.Created) < remainsAge {
+			continue
+		}
+		if err := p.client.RemoveContainer(ctx, c.ID); !errors.Is(err, podman.ErrNotFound) {
+			failures = append(failures, err)
+		}
+	}
+	return errors.Join(failures...)
+}
+
 // UnpausePod lets the containers of a workload's pod run again.
 func (p *Pods) UnpausePod(ctx context.Context, name string) error {
 	pod, there, err := p.Pod(ctx, name)

@@ -113,6 +113,7 @@ func unitsOnDevice(t *testing.T, owner string) {
 	h.sub("conditions", testConditions)
 	h.sub("replacement", testReplacement)
 	h.sub("all at once", testTarget)
+	h.sub("remains of starts", testRemains)
 	if got := h.containers(); got != "" {
 		t.Errorf("left: %s", got)
 	}
@@ -408,4 +409,34 @@ func testTarget(h *host) {
 		h.Errorf("pods are below %s, want %s", parent, slice)
 	}
 	h.removed(names...)
+}
+
+// testRemains has what a start that fails on a full disk can leave: a service
+// container without a pod, named by a manifest that is no more.
+func testRemains(h *host) {
+	ctx := h.Context()
+	h.place("web", "  containers:\n"+container("app", "args: [sleep]"))
+	must(h.T, h.units.Start(ctx, "web"))
+	h.settled("web", workload.UnitActive)
+	h.as("podman", "create", "--name=0123456789ab-service", "--label=PODMAN_SYSTEMD_UNIT=flotta-workload@web.service", testImage, "sleep")
+	h.as("podman", "create", "--name=anothers", "--label=PODMAN_SYSTEMD_UNIT=flotta-workload@webb.service", testImage, "sleep")
+	before := strings.Count(h.containers(), "\n")
+	must(h.T, h.pods.RemoveRemains(ctx, "web"))
+	if now := strings.Count(h.containers(), "\n"); now != before {
+		h.Errorf("what was just made, and may be about to start, is gone: %s", h.containers())
+	}
+	for deadline := time.Now().Add(patience); strings.Contains(h.containers(), "0123456789ab-service"); time.Sleep(500 * time.Millisecond) {
+		must(h.T, h.pods.RemoveRemains(ctx, "web"))
+		if time.Now().After(deadline) {
+			h.Fatal("it stays")
+		}
+	}
+	if now := strings.Count(h.containers(), "\n"); now != before-1 {
+		h.Errorf("more than that is gone: %s", h.containers())
+	}
+	if u, err := h.units.Unit(ctx, "web"); err != nil || u.State != workload.UnitActive {
+		h.Errorf("the unit is %+v, %v", u, err)
+	}
+	h.as("podman", "rm", "anothers")
+	h.removed("web")
 }

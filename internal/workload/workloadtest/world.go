@@ -216,6 +216,15 @@ func (w *World) RemovePod(ctx context.Context, name string) error {
 	return nil
 }
 
+// RemoveRemains removes nothing: a start that fails leaves nothing here.
+func (w *World) RemoveRemains(ctx context.Context, _ string) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	w.mu.Unlock()
+	return nil
+}
+
 // UnpausePod lets what is paused run.
 func (w *World) UnpausePod(ctx context.Context, name string) error {
 	if err := w.lock(ctx); err != nil {
