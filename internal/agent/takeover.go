@@ -42,7 +42,7 @@ func (d *device) takeOver(ctx context.Context) (*takeover.Takeover, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.opened = append(d.opened, closer(manager.Close))
+	d.opened = append(d.opened, closer(manager.Close), closer(pods.Close))
 	defer system.Close()
 	cfg := takeover.Config{
 		StateDir:   d.cfg.StateDir,

@@ -177,6 +177,8 @@ func (t *Takeover) rest(ctx context.Context) error {
 	if err := errors.Join(failures...); err != nil || len(t.now().Workloads) > 0 {
 		return err
 	}
+	t.one.Lock() // whoever removed the last one has told so by then
+	defer t.one.Unlock()
 	return t.finish(ctx)
 }
 

@@ -113,8 +113,9 @@ func New(cfg Config) (*Takeover, error) {
 
 // Begin looks for flotta v0.2, or goes on where a take-over was interrupted: ends its
 // worker, brings its volumes into place, and puts its configuration into force if
-// there is no other. It starts and stops no workload, and needs no Podman. On an error nothing of the workloads was changed, and nothing else should
-// be done on this host before it is gone.
+// there is no other. It starts and stops no workload, and needs no Podman. On an error
+// nothing of the workloads was changed, and nothing else should be done on this host
+// before it is gone.
 func (t *Takeover) Begin(ctx context.Context) error {
 	if err := t.load(); err != nil {
 		return err
@@ -207,6 +208,10 @@ func (t *Takeover) Run(ctx context.Context, emit func(protocol.EventInfo)) error
 			default:
 				more = false
 			}
+		}
+		if !t.pending() { // nor will there be anything until the next start
+			<-ctx.Done()
+			return nil
 		}
 		select {
 		case <-time.After(pause):
