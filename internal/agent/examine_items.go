@@ -126,7 +126,10 @@ func (e *Examination) system(host doctor.Host) []bundle.Item {
 
 func (e *Examination) journals(host doctor.Host) []bundle.Item {
 	newest := []string{"--no-pager", "--reverse", "--output=short-iso-precise", "--lines=" + journalLines}
-	items := []bundle.Item{program(host, "journal/agent-newest-first.txt", "journalctl", append(newest, "--unit="+e.service())...)}
+	items := []bundle.Item{
+		program(host, "journal/agent-newest-first.txt", "journalctl", append(newest, "--unit="+e.service())...),
+		program(host, "journal/playbooks-newest-first.txt", "journalctl", append(newest, "--unit=flotta-playbook@*")...),
+	}
 	if e.owner.uid > 0 {
 		items = append(items, program(host, "journal/workloads-newest-first.txt", "journalctl", append(newest, "_UID="+strconv.Itoa(e.owner.uid))...))
 	} else {

@@ -101,7 +101,15 @@ func (r *reporting) document(here local) console.Document {
 	d.Storage = measured(here.places)
 	d.OS = here.system
 	if r.system != nil {
-		d.OS.Commit = r.system.Status().Current
+		system := r.system.Status()
+		d.OS.Commit, d.OS.Update = system.Current, system.Note
+	}
+	if r.playbooks != nil {
+		for _, p := range r.playbooks.Statuses() {
+			d.Playbooks = append(d.Playbooks, console.Playbook{
+				Name: p.Name, State: p.Status, Reason: p.Reason, Message: p.Message, Since: p.LastDataUpload.Time,
+			})
+		}
 	}
 	if here.level != nil {
 		d.LogLevel = strings.ToLower(here.level.Level().String())

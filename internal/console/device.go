@@ -96,6 +96,7 @@ type OS struct {
 	Architecture string    `json:"architecture"`
 	Booted       time.Time `json:"booted,omitzero"`
 	Commit       string    `json:"commit,omitempty"` // of an image based system
+	Update       string    `json:"update,omitempty"` // what is being done or waited for, for a person
 }
 
 // printableHost makes the sections of this file printable.
@@ -114,5 +115,9 @@ func printableHost(d *Document, clean func(string) string) {
 		return s
 	})
 	d.OS.Name, d.OS.Kernel, d.OS.Architecture = clean(d.OS.Name), clean(d.OS.Kernel), clean(d.OS.Architecture)
-	d.OS.Commit, d.LogLevel = clean(d.OS.Commit), clean(d.LogLevel)
+	d.OS.Commit, d.OS.Update, d.LogLevel = clean(d.OS.Commit), clean(d.OS.Update), clean(d.LogLevel)
+	d.Playbooks = each(d.Playbooks, func(p Playbook) Playbook {
+		p.Name, p.State, p.Reason, p.Message = clean(p.Name), clean(p.State), clean(p.Reason), clean(p.Message)
+		return p
+	})
 }

@@ -16,6 +16,7 @@ type Document struct {
 	Problems  []string   `json:"problems"`
 	Workloads []Workload `json:"workloads"` // sorted by name
 	DataSync  []DataSync `json:"data_sync"` // sorted by workload; those that have data paths
+	Playbooks []Playbook `json:"playbooks,omitempty"` // in the order of their turns
 	Queues    []Queue    `json:"queues,omitempty"`
 	Storage   []Storage  `json:"storage,omitempty"`
 	OS        OS         `json:"os,omitzero"`
@@ -47,6 +48,15 @@ type Workload struct {
 	Images        []Image   `json:"images,omitempty"`
 	HostPorts     []Port    `json:"host_ports,omitempty"`
 	Notes         []string  `json:"notes,omitempty"` // good to know, and not wrong
+}
+
+// Playbook is the state of a run of a playbook.
+type Playbook struct {
+	Name    string    `json:"name"`
+	State   string    `json:"state"`
+	Reason  string    `json:"reason,omitempty"`  // one word
+	Message string    `json:"message,omitempty"` // Reason for a person
+	Since   time.Time `json:"since,omitzero"`    // of State
 }
 
 // Image is the image that a container was made from.

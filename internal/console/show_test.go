@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v2"
+
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 func mixed() (d Document, now time.Time) {
@@ -83,7 +85,15 @@ func whole() (d Document, now time.Time) {
 		{Name: "volumes", Path: "/data", Total: 100 << 30, Free: 1 << 30},
 		{Name: "containers", Path: "/gone", Error: "no such file or directory"},
 	}
-	d.OS = OS{Name: "Fedora IoT 44", Kernel: "6.18.1", Architecture: "x86_64", Booted: now.Add(-72 * time.Hour)}
+	d.OS = OS{
+		Name: "Fedora IoT 44", Kernel: "6.18.1", Architecture: "x86_64", Booted: now.Add(-72 * time.Hour),
+		Update: "operating system 0d305f80 is staged, and the reboot is held back: playbook \"edge-7-harden\" runs",
+	}
+	d.Playbooks = []Playbook{
+		{Name: "edge-7-time", State: protocol.PlaybookSuccessfullyCompleted, Message: "2 ok, 1 changed", Since: now.Add(-3 * time.Hour)},
+		{Name: "edge-7-users", State: protocol.PlaybookCompletedWithError, Reason: "Failed", Message: "it failed; the end of its output: fatal: [localhost]: FAILED! => no such group", Since: now.Add(-time.Hour)},
+		{Name: "edge-7-harden", State: protocol.PlaybookRunning, Since: now.Add(-time.Minute)},
+	}
 	d.LogLevel = "info"
 	return d, now
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/project-flotta/flotta-agent/pkg/protocol"
 )
 
 // sheet is what a person reads: tables and lists below each other.
@@ -88,6 +90,9 @@ func table(d Document, now time.Time, color bool) []byte {
 	if len(d.DataSync) > 0 {
 		s.dataSync(d.DataSync)
 	}
+	if len(d.Playbooks) > 0 {
+		s.playbooks(d.Playbooks)
+	}
 	if len(d.Queues) > 0 {
 		s.queues(d.Queues)
 	}
@@ -101,6 +106,11 @@ func table(d Document, now time.Time, color bool) []byte {
 		}
 		for _, n := range w.Notes {
 			notes = append(notes, w.Name+": "+n)
+		}
+	}
+	for _, p := range d.Playbooks {
+		if cell(p.Message) != p.Message {
+			long = append(long, p.Name+": "+p.Message)
 		}
 	}
 	for _, sync := range d.DataSync {
@@ -135,6 +145,9 @@ func (s *sheet) head(d Document) {
 			text += ", up for " + age(os.Booted, s.now)
 		}
 		add("System", text, styleNone)
+	}
+	if d.OS.Update != "" {
+		add("Update", d.OS.Update, styleWait)
 	}
 	if c := d.Connection; c != (Connection{}) {
 		text, style := c.state()+", last contact "+ago(c.LastContact, s.now), styleGood
@@ -231,6 +244,21 @@ func (s *sheet) dataSync(list []DataSync) {
 			row[2].style = d.style()
 			rows = append(rows, row)
 		}
+	}
+	s.columns(rows)
+}
+
+func (s *sheet) playbooks(list []Playbook) {
+	rows := []line{titles("PLAYBOOK", "STATE", "REASON", "AGE", "MESSAGE")}
+	for _, p := range list {
+		row := plain(p.Name, p.State, orNone(p.Reason), age(p.Since, s.now), cell(p.Message))
+		switch p.State {
+		case protocol.PlaybookSuccessfullyCompleted:
+			row[1].style = styleGood
+		case protocol.PlaybookCompletedWithError:
+			row[1].style, row[2].style = styleBad, styleBad
+		}
+		rows = append(rows, row)
 	}
 	s.columns(rows)
 }

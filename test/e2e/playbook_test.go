@@ -78,6 +78,9 @@ func playbooksInTheirOrder(r *rig) {
 	r.outcome("order", "-2", "SuccessfullyCompleted")
 	r.says("True", "get", "edgeconfig", "order", "-o", `jsonpath={.status.edgePlaybookStatus.conditions[?(@.type=="Completed")].status}`)
 	r.ranOnce("/root/first", "/root/second")
+	if text := r.run("flotta-agent", "status"); strings.Count(text, "SuccessfullyCompleted") != 2 {
+		r.Errorf("the device does not say so: %s", text)
+	}
 	r.run("systemctl", "restart", r.edge.Service())
 	r.config("order", "", playbook("sleep 1", "/root/first"), playbook("test -s /root/second", "/root/third"))
 	r.until("the playbook that was changed has run", func() error {
