@@ -70,7 +70,7 @@ var laws = []law{
 	{of: "internal/metrics", allow: readerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/logs", allow: readerMay, why: "a reconciler reads the desired state and knows no other reconciler"},
 	{of: "internal/takeover", allow: []string{
-		"internal/desired", "internal/durable", "internal/podman", "internal/secret", "internal/systemd", "internal/workload/manifest", "pkg/protocol",
+		"internal/command", "internal/desired", "internal/durable", "internal/podman", "internal/secret", "internal/systemd", "internal/workload/manifest", "pkg/protocol",
 	}, why: "it knows what flotta v0.2 left, and not how workloads are run"},
 	{of: "internal/doctor", allow: none, why: "it looks at the machine itself, so that it can be trusted when the agent cannot"},
 	{of: "internal/bundle", allow: []string{"internal/secret"}, why: "it packs what it is handed and takes out what is secret"},
