@@ -14,8 +14,8 @@ type Document struct {
 	Configuration Configuration `json:"configuration"`
 	// Problems are what is wrong besides single workloads, for a person.
 	Problems  []string   `json:"problems"`
-	Workloads []Workload `json:"workloads"` // sorted by name
-	DataSync  []DataSync `json:"data_sync"` // sorted by workload; those that have data paths
+	Workloads []Workload `json:"workloads"`           // sorted by name
+	DataSync  []DataSync `json:"data_sync"`           // sorted by workload; those that have data paths
 	Playbooks []Playbook `json:"playbooks,omitempty"` // in the order of their turns
 	Queues    []Queue    `json:"queues,omitempty"`
 	Storage   []Storage  `json:"storage,omitempty"`
