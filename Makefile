@@ -33,6 +33,8 @@ export PATH := $(FLOTTA_TOOLS):$(PATH)
 # Certificates that the environment brings along would make tests trust, or distrust, the wrong servers. Only the
 # program under test is spared them: the go command may need them to reach its module proxy.
 clean_env := env -u SSL_CERT_FILE -u SSL_CERT_DIR -u AWS_CA_BUNDLE -u CURL_CA_BUNDLE
+# A process with the race detector waits for a second before it ends; tests start thousands of them.
+export GORACE := atexit_sleep_ms=0
 # Only what has integration tests runs again in that tier; the device harness has its own turn.
 integration_packages = $(shell grep -rlE --include='*_test.go' '^//go:build .*\<integration\>' . | \
 	grep -v '^\./test/device/' | xargs -r -n 1 dirname | sort -u)

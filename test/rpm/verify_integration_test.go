@@ -25,6 +25,7 @@ func TestUnits(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "system/yggd.service"), []byte(unit), 0o600))
 	for name, program := range map[string]string{
 		"flotta-subids.service": "/usr/libexec/flotta-agent/subids", "flotta-agent.service": "/usr/bin/flotta-agent",
+		"flotta-playbook@.service": "/usr/bin/flotta-agent",
 	} {
 		path := filepath.Join(dir, "system", name)
 		text := strings.Replace(read(t, path), "="+program, "=/bin/true", 1)

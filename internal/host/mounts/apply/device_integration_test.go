@@ -338,7 +338,8 @@ func (b *booted) command(l life) *exec.Cmd {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	cmd, err := b.d.Command(b.t.Context(), "env", lifeEnv+"="+string(text), lifePath)
+	// With the race detector, a process that ends would wait for a second.
+	cmd, err := b.d.Command(b.t.Context(), "env", "GORACE=atexit_sleep_ms=0", lifeEnv+"="+string(text), lifePath)
 	if err != nil {
 		b.t.Fatal(err)
 	}
