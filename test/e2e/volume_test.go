@@ -218,7 +218,7 @@ func TestUnregisteringLeavesNothingBehind(t *testing.T) {
 // leftInState fails for anything in the state folder that is not the agent's own.
 func (r *rig) leftInState() {
 	r.Helper()
-	own := []string{"agent.lock", "datasync.db", "events", "workloads", "volumes", "images.json", "metrics", "logs"}
+	own := []string{"agent.lock", "datasync.db", "events", "workloads", "volumes", "images.json", "metrics", "logs", "playbooks"}
 	entries, err := os.ReadDir(r.edge.Path(stateDir))
 	must(r.T, err)
 	for _, e := range entries {
@@ -226,8 +226,10 @@ func (r *rig) leftInState() {
 			r.Errorf("%s is left in the state folder", e.Name())
 		}
 	}
-	if left, _ := os.ReadDir(r.edge.Path(filepath.Join(stateDir, "workloads"))); len(left) > 0 {
-		r.Errorf("folders of workloads are left: %v", left)
+	for _, of := range []string{"workloads", "playbooks"} {
+		if left, _ := os.ReadDir(r.edge.Path(filepath.Join(stateDir, of))); len(left) > 0 {
+			r.Errorf("folders of %s are left: %v", of, left)
+		}
 	}
 }
 
