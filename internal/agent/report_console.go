@@ -105,7 +105,7 @@ func (r *reporting) document(here local) console.Document {
 		d.OS.Commit, d.OS.Update = system.Current, system.Note
 	}
 	if r.playbooks != nil {
-		for _, p := range r.playbooks.Statuses() {
+		for _, p := range r.playbooks.Latest() {
 			d.Playbooks = append(d.Playbooks, console.Playbook{
 				Name: p.Name, State: p.Status, Reason: p.Reason, Message: p.Message, Since: p.LastDataUpload.Time,
 			})

@@ -72,6 +72,8 @@ const (
 	maxWaiting = 16 << 20
 	// maxKept is how many runs' output is kept.
 	maxKept = 16
+	// maxLatest is how many runs a person is shown.
+	maxLatest = 20
 	// maxMessages bounds what all runs say in a heartbeat, in bytes.
 	maxMessages = 64 << 10
 	// maxStarts is how often a run may end before it begins.

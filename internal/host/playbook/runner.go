@@ -49,6 +49,7 @@ type moment struct {
 // news is what others read.
 type news struct {
 	statuses  []protocol.PlaybookExecutionStatus
+	latest    []protocol.PlaybookExecutionStatus
 	problems  []string // of runs
 	complaint string   // about asking
 	acked     []protocol.PlaybookExecutionStatus

@@ -285,6 +285,9 @@ func TestNewOneOfTheName(t *testing.T) {
 	a.Delivered(a.Statuses()[:1])
 	a.settle()
 	a.want("a3=SuccessfullyCompleted")
+	if latest := a.Latest(); len(latest) != 2 || latest[0].ID != "1" || latest[1].ID != "3" {
+		a.m.t.Errorf("a person is shown %+v", latest)
+	}
 	// A replica that lags behind lists what is long over.
 	a.list(book("a", id("1")))
 	a.settle()

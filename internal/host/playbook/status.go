@@ -18,6 +18,15 @@ func (r *Runner) Statuses() []protocol.PlaybookExecutionStatus {
 	return slices.Clone(r.statuses)
 }
 
+// Latest returns how the latest runs stand, also those whose end was delivered and
+// that nobody asks for any more: what a person at the device wants to know. The
+// order is that in which they came.
+func (r *Runner) Latest() []protocol.PlaybookExecutionStatus {
+	r.board.Lock()
+	defer r.board.Unlock()
+	return slices.Clone(r.latest)
+}
+
 // Problems returns why playbooks are not run that should be; none: they are.
 func (r *Runner) Problems() []string {
 	r.board.Lock()
@@ -108,8 +117,13 @@ func (r record) status() protocol.PlaybookExecutionStatus {
 // publish puts up what others read. It is called with mu held.
 func (r *Runner) publish() {
 	statuses, problems := r.collect()
+	latest := make([]protocol.PlaybookExecutionStatus, 0, maxLatest)
+	for _, rec := range r.idx.Runs[max(0, len(r.idx.Runs)-maxLatest):] {
+		latest = append(latest, rec.status())
+	}
 	r.board.Lock()
 	defer r.board.Unlock()
+	r.latest = latest
 	if reflect.DeepEqual(statuses, r.statuses) && slices.Equal(problems, r.problems) {
 		return
 	}
