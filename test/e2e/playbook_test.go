@@ -78,6 +78,9 @@ func playbooksInTheirOrder(r *rig) {
 	r.outcome("order", "-2", "SuccessfullyCompleted")
 	r.says("True", "get", "edgeconfig", "order", "-o", `jsonpath={.status.edgePlaybookStatus.conditions[?(@.type=="Completed")].status}`)
 	r.ranOnce("/root/first", "/root/second")
+	if strings.Contains(r.edge.Journal(r.ctx, 20000), "ran >>/root/first") {
+		r.Error("what a playbook does, which may hold secrets, is in the journal")
+	}
 	if text := r.run("flotta-agent", "status"); strings.Count(text, "SuccessfullyCompleted") != 2 {
 		r.Errorf("the device does not say so: %s", text)
 	}

@@ -121,6 +121,8 @@ func (s stage) environ(who account, caller []string) []string {
 		"ANSIBLE_REMOTE_TEMP=" + filepath.Join(s.home, "tmp"),
 		"ANSIBLE_RETRY_FILES_ENABLED=False", "ANSIBLE_NOCOLOR=True", "ANSIBLE_NOCOWS=True",
 		"ANSIBLE_STDOUT_CALLBACK=default", "ANSIBLE_LOCALHOST_WARNING=False",
+		// Modules would write what they are told, secrets as well, to the journal.
+		"ANSIBLE_NO_TARGET_SYSLOG=True",
 	}
 	if dir := "/run/user/" + strconv.FormatUint(uint64(who.uid), 10); who.uid != 0 {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
