@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ type guard interface {
 // those deny stays denied, and before the zone's last word.
 type firewalld struct {
 	socket string // of the bus
+	// greeting is how long the bus may take to answer somebody who comes; 0: as long
+	// as any question.
+	greeting time.Duration
 
 	mu    sync.Mutex
 	zones map[string]bool // that may have rules of ours; nil: any may
@@ -107,6 +111,11 @@ func (f *firewalld) connect(ctx context.Context) (*dbus.Conn, error) {
 	if _, err := os.Stat(f.socket); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // no bus is no failure
 	}
+	// A bus that hangs takes the connection and says nothing. The connection ends
+	// with its context.
+	ctx, cancel := context.WithCancel(ctx)
+	late := time.AfterFunc(cmp.Or(f.greeting, firewalldTimeout), cancel)
+	defer late.Stop()
 	conn, err := dbus.Dial("unix:path="+f.socket, dbus.WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the system's message bus: %w", err)
