@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/project-flotta/flotta-agent/internal/command"
 	"github.com/project-flotta/flotta-agent/internal/host/osupdate"
 	"github.com/project-flotta/flotta-agent/internal/systemd"
 	"github.com/project-flotta/flotta-agent/pkg/protocol"
@@ -46,7 +47,7 @@ const (
 
 // osUpdate builds what brings the operating system to what the configuration names.
 func (d *device) osUpdate(owner account, parts *reporting, observe observing, emit func(protocol.EventInfo)) (*osupdate.Reconciler, error) {
-	host, err := osupdate.NewHost(osupdate.HostConfig{Scratch: filepath.Join(d.cfg.StateDir, "os-update"), Env: proxies(os.Environ())})
+	host, err := osupdate.NewHost(osupdate.HostConfig{Scratch: filepath.Join(d.cfg.StateDir, "os-update"), Env: command.Proxies(os.Environ())})
 	if err != nil {
 		return nil, err
 	}
@@ -88,18 +89,6 @@ func (d *device) osUpdate(owner account, parts *reporting, observe observing, em
 		Event:      emit,
 		Log:        component(d.log, "osupdate"),
 	})
-}
-
-// proxies returns the variables of an environment that name proxies.
-func proxies(environ []string) []string {
-	var out []string
-	for _, variable := range environ {
-		switch name, _, _ := strings.Cut(variable, "="); strings.ToUpper(name) {
-		case "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY":
-			out = append(out, variable)
-		}
-	}
-	return out
 }
 
 // Folders of the markers of maintenance. The template of the units names the same.

@@ -126,14 +126,6 @@ func TestStandstillOfAnAdministrator(t *testing.T) {
 	}
 }
 
-func TestProxies(t *testing.T) {
-	t.Parallel()
-	got := proxies([]string{"PATH=/bin", "https_proxy=http://a:1", "NO_PROXY=b", "MY_PROXY=c", "AWS_SECRET=d", "odd"})
-	if diff := cmp.Diff([]string{"https_proxy=http://a:1", "NO_PROXY=b"}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
 func TestOSSettings(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -152,3 +152,15 @@ func (b *bounded) Write(p []byte) (int, error) {
 	b.kept = append(b.kept, p...)
 	return n, nil
 }
+
+// Proxies returns the variables of an environment that name proxies.
+func Proxies(environ []string) []string {
+	var out []string
+	for _, variable := range environ {
+		switch name, _, _ := strings.Cut(variable, "="); strings.ToUpper(name) {
+		case "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY":
+			out = append(out, variable)
+		}
+	}
+	return out
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -109,4 +110,12 @@ func TestNothingIsLeft(t *testing.T) {
 func zombie(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || strings.Contains(string(stat), ") Z ")
+}
+
+func TestProxies(t *testing.T) {
+	t.Parallel()
+	got := Proxies([]string{"PATH=/bin", "https_proxy=http://a:1", "NO_PROXY=b", "MY_PROXY=c", "AWS_SECRET=d", "odd"})
+	if want := []string{"https_proxy=http://a:1", "NO_PROXY=b"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

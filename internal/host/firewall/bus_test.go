@@ -16,7 +16,7 @@ func TestBusThatHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close() //nolint:errcheck // the end of the test
+	defer listener.Close()
 	f := &firewalld{socket: socket, greeting: 50 * time.Millisecond}
 	done := make(chan bool, 1)
 	go func() {

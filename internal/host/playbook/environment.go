@@ -7,9 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/project-flotta/flotta-agent/internal/command"
 )
 
 // SearchPath is where ansible-playbook is searched for, and what playbooks have
@@ -129,13 +130,7 @@ func (s stage) environ(who account, caller []string) []string {
 			env = append(env, "XDG_RUNTIME_DIR="+dir)
 		}
 	}
-	for _, variable := range caller {
-		switch name, _, _ := strings.Cut(variable, "="); strings.ToUpper(name) {
-		case "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY":
-			env = append(env, variable)
-		}
-	}
-	return env
+	return append(env, command.Proxies(caller)...)
 }
 
 // arguments is the command line. Nothing in it but what was checked comes from
