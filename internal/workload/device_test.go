@@ -31,6 +31,8 @@ type device struct {
 	quiet time.Duration // settle time
 	// former is what ran workloads before; nil: nothing did.
 	former workload.Predecessor
+	// at is called at every point; may be nil.
+	at func(point string)
 
 	reconciler *workload.Reconciler
 	stop       context.CancelFunc
@@ -115,6 +117,9 @@ func (d *device) step(point string) {
 	d.mu.Unlock()
 	if dead {
 		runtime.Goexit()
+	}
+	if d.at != nil {
+		d.at(point)
 	}
 }
 
@@ -277,8 +282,16 @@ func (d *device) status(name string) workload.State {
 }
 
 // sawEvent reports whether there was an event of that reason.
-func (d *device) sawEvent(reason string) bool {
+func (d *device) sawEvent(reason string) bool { return d.countEvents(reason) > 0 }
+
+func (d *device) countEvents(reason string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Contains(d.events, reason)
+	n := 0
+	for _, e := range d.events {
+		if e == reason {
+			n++
+		}
+	}
+	return n
 }

@@ -96,7 +96,7 @@ func (l *loop) failed(e *entry, a *attempt, err error) {
 	if a.did == actApply || a.did == actProve {
 		memory, key = &e.apply, a.target.plan.Digest
 	}
-	repeated := memory.digest == key && memory.failures > 0 && memory.last.reason == f.reason
+	repeated := memory.digest == key && memory.failures > 0 && memory.last.reason == f.reason && memory.rolledBack == a.rolledBack
 	shortest, longest := l.r.cfg.RetryMin, l.r.cfg.RetryMax
 	switch {
 	case f.reason == ReasonPort:
@@ -105,7 +105,7 @@ func (l *loop) failed(e *entry, a *attempt, err error) {
 		shortest, longest = l.r.cfg.UpdateRetryMin, l.r.cfg.UpdateRetryMax
 	}
 	pause := memory.fail(key, f, shortest, longest)
-	memory.disruptive = a.swapped && !a.first
+	memory.disruptive, memory.rolledBack = a.swapped && !a.first, a.rolledBack
 	l.sweep = l.sweep || a.changed
 	level := slog.LevelWarn
 	if repeated && f.reason == ReasonPort {

@@ -45,6 +45,8 @@ type retry struct {
 	healed   bool // the last attempt worked; the pause is for its not lasting
 	// disruptive says that the last attempt took down what ran before.
 	disruptive bool
+	// rolledBack says that what ran before then ran again.
+	rolledBack bool
 }
 
 // pending reports whether something waits to be tried again.
@@ -61,7 +63,7 @@ func (t *retry) fail(digest string, f failure, shortest, longest time.Duration) 
 	}
 	pause = jitter(pause)
 	t.failures++
-	t.last, t.healed, t.disruptive = f, false, false
+	t.last, t.healed, t.disruptive, t.rolledBack = f, false, false, false
 	t.next = time.Now().Add(pause)
 	return pause
 }

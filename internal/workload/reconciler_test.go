@@ -141,6 +141,42 @@ func TestBadUpdateIsPutBack(t *testing.T) {
 	}
 }
 
+// TestFallBackThatFailsOnce: that what ran before runs again is an event, also
+// when it took two tries to come to that.
+func TestFallBackThatFailsOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.world.Publish("good:1", workloadtest.Good)
+		d.world.Publish("exits:1", workloadtest.Exits)
+		tries := 0
+		d.at = func(point string) {
+			switch {
+			case point == "restored" && tries == 0:
+				d.world.Load("good:1", "good:1", workloadtest.Broken)
+			case point == "restore-restarted":
+				tries++
+				d.world.Load("good:1", "good:1", workloadtest.Good)
+			}
+		}
+		d.start(-1)
+		d.want("1", map[string]wish{"a": {Image: "good:1"}})
+		d.eventually(time.Minute, func() string { return d.runs("a") })
+		good := d.digests()["a"]
+		d.want("2", map[string]wish{"a": {Image: "exits:1"}})
+		d.eventually(10*time.Minute, func() string {
+			if n := d.countEvents(workload.EventFailed); n != 2 || d.world.Digest("a") != good {
+				return fmt.Sprintf("%d events of the failure, status %+v", n, d.status("a"))
+			}
+			return ""
+		})
+		time.Sleep(3 * time.Hour)
+		if n := d.countEvents(workload.EventFailed); n != 2 || tries < 4 {
+			t.Errorf("%d events of %d failures, want two: how it began, and that it was put back", n, tries)
+		}
+	})
+}
+
 func TestFailedFirstDeploymentLeavesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
