@@ -15,6 +15,8 @@ var (
 	ErrJob = errors.New("systemd: job failed")
 	// ErrNotReloadable: the unit is not active, or knows no reload.
 	ErrNotReloadable = errors.New("systemd: unit cannot be reloaded")
+	// ErrEnded: the unit was reloaded, and no process of it was left.
+	ErrEnded = errors.New("systemd: unit ended")
 )
 
 // CallError is what the manager refused a call with.

@@ -35,7 +35,7 @@ func (c *Client) Restart(ctx context.Context, unit string) error {
 
 // ReloadUnit has the active unit take over its configuration, by the command
 // that its file names for that, and waits until that is done; ErrNotReloadable
-// when it is not active or names none.
+// when it is not active or names none, ErrEnded when that made it end.
 func (c *Client) ReloadUnit(ctx context.Context, unit string) error {
 	err := c.job(ctx, "reload", unit, func(ctx context.Context, l *link, done chan<- string) error {
 		_, err := l.ReloadUnitContext(ctx, unit, "replace", done)
@@ -50,7 +50,7 @@ func (c *Client) ReloadUnit(ctx context.Context, unit string) error {
 	// A job counts as done when the unit ends instead, for want of a process.
 	after, err := c.Unit(ctx, unit)
 	if err == nil && after.ActiveState != "active" {
-		err = fmt.Errorf("reload: %w", &JobError{Unit: unit, Result: "failed"})
+		err = fmt.Errorf("reload %s: %w: it is %s", unit, ErrEnded, after.ActiveState)
 	}
 	return err
 }

@@ -238,7 +238,7 @@ func (u *Units) Start(ctx context.Context, name string) error {
 	if err := u.client.ResetFailed(ctx, unitOf(name)); err != nil {
 		return err
 	}
-	return u.client.Start(ctx, unitOf(name))
+	return u.unlessMissed(ctx, unitOf(name), u.client.Start)
 }
 
 // Restart replaces the pod of an active unit, which the template does by a
@@ -252,13 +252,41 @@ func (u *Units) Restart(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(status, func(s systemd.UnitStatus) bool { return s.ActiveState == "active" }) {
-		if err := u.client.ReloadUnit(ctx, unit); !errors.Is(err, systemd.ErrNotReloadable) {
-			return err
-		}
+	if !slices.ContainsFunc(status, func(s systemd.UnitStatus) bool { return s.ActiveState == "active" }) {
+		return u.unlessMissed(ctx, unit, u.client.Restart)
+	}
+	err = u.client.ReloadUnit(ctx, unit)
+	switch {
+	case errors.Is(err, systemd.ErrNotReloadable):
 		// It ended in this moment, or somebody's drop-in has no reload.
+	case errors.Is(err, systemd.ErrEnded) && !u.completes(name):
+		// What Podman said of the new pod's process was missed, as in unlessMissed.
+	default:
+		return err
+	}
+	return u.unlessMissed(ctx, unit, u.client.Restart)
+}
+
+// unlessMissed starts the unit, and once more when systemd has missed that it did.
+// Rootless Podman says so from a process that is gone a moment later, and on a busy
+// host before systemd has looked whose it was. systemd itself would start the unit
+// again only after a pause.
+func (u *Units) unlessMissed(ctx context.Context, unit string, start func(context.Context, string) error) error {
+	err := start(ctx, unit)
+	if !errors.Is(err, systemd.ErrJob) {
+		return err
+	}
+	if after, unseen := u.client.Unit(ctx, unit); unseen != nil || after.Result != "protocol" {
+		return err
 	}
 	return u.client.Restart(ctx, unit)
+}
+
+// completes reports whether what the unit runs may come to its end, and is then
+// not to be run a second time.
+func (u *Units) completes(name string) bool {
+	settings, err := u.settings(name)
+	return err != nil || settings.Completes
 }
 
 // Stop stops the unit and clears a failure of it, so that it is no longer

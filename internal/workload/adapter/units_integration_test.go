@@ -3,6 +3,7 @@
 package adapter_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -112,6 +113,7 @@ func unitsOnDevice(t *testing.T, owner string) {
 	h.sub("drop-in and manager", testDropInIsRead)
 	h.sub("conditions", testConditions)
 	h.sub("replacement", testReplacement)
+	h.sub("starts that systemd misses", testMissed)
 	h.sub("all at once", testTarget)
 	h.sub("remains of starts", testRemains)
 	if got := h.containers(); got != "" {
@@ -366,6 +368,35 @@ func testReplacement(h *host) {
 	if u := h.settled(name, workload.UnitInactive); u.Result != "success" {
 		h.Errorf("stopped with a manifest that cannot be read: %+v", u)
 	}
+	h.removed(name)
+}
+
+// testMissed has systemd miss what Podman says of the pod's process, as happens to
+// it on a busy host: at the first start, and at an update. The unit ends then.
+func testMissed(h *host) {
+	ctx := h.Context()
+	const name = "missed"
+	const play = "/usr/bin/podman play kube --replace --service-container=true /var/local/yggdrasil/device/workloads/%i/manifest.yaml"
+	const dropIn = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'test -e %t/missed-once || { touch %t/missed-once; unset NOTIFY_SOCKET; }; exec " + play + "'\n" +
+		"ExecReload=\nExecReload=/usr/bin/env --unset=NOTIFY_SOCKET " + play + "\n"
+	folder := filepath.Join(h.dropIns, "flotta-workload@"+name+".service.d")
+	must(h.T, os.MkdirAll(folder, 0o755))
+	must(h.T, os.WriteFile(filepath.Join(folder, "90-missed.conf"), []byte(dropIn), 0o644))
+	must(h.T, h.manager.Reload(ctx))
+	h.place(name, "  containers:\n"+container("app", "args: [sleep]"))
+	before := ""
+	for _, start := range []func(context.Context, string) error{h.units.Start, h.units.Restart} {
+		must(h.T, start(ctx, name))
+		h.settled(name, workload.UnitActive)
+		p, there, err := h.pods.Pod(ctx, name)
+		must(h.T, err)
+		if !there || p.ID == before || p.Status != workload.PodRunning {
+			h.Errorf("pod is %+v, before %s", p, before)
+		}
+		before = p.ID
+	}
+	must(h.T, os.RemoveAll(folder))
+	must(h.T, h.manager.Reload(ctx))
 	h.removed(name)
 }
 
