@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,13 +150,13 @@ func TestFallBackThatFailsOnce(t *testing.T) {
 		d := newDevice(t)
 		d.world.Publish("good:1", workloadtest.Good)
 		d.world.Publish("exits:1", workloadtest.Exits)
-		tries := 0
+		var tries atomic.Int32
 		d.at = func(point string) {
 			switch {
-			case point == "restored" && tries == 0:
+			case point == "restored" && tries.Load() == 0:
 				d.world.Load("good:1", "good:1", workloadtest.Broken)
 			case point == "restore-restarted":
-				tries++
+				tries.Add(1)
 				d.world.Load("good:1", "good:1", workloadtest.Good)
 			}
 		}
@@ -171,8 +172,8 @@ func TestFallBackThatFailsOnce(t *testing.T) {
 			return ""
 		})
 		time.Sleep(3 * time.Hour)
-		if n := d.countEvents(workload.EventFailed); n != 2 || tries < 4 {
-			t.Errorf("%d events of %d failures, want two: how it began, and that it was put back", n, tries)
+		if n := d.countEvents(workload.EventFailed); n != 2 || tries.Load() < 4 {
+			t.Errorf("%d events of %d failures, want two: how it began, and that it was put back", n, tries.Load())
 		}
 	})
 }
