@@ -238,7 +238,7 @@ func (u *Units) Start(ctx context.Context, name string) error {
 	if err := u.client.ResetFailed(ctx, unitOf(name)); err != nil {
 		return err
 	}
-	return u.unlessMissed(ctx, unitOf(name), u.client.Start)
+	return u.startNoticed(ctx, unitOf(name), u.client.Start)
 }
 
 // Restart replaces the pod of an active unit, which the template does by a
@@ -253,25 +253,25 @@ func (u *Units) Restart(ctx context.Context, name string) error {
 		return err
 	}
 	if !slices.ContainsFunc(status, func(s systemd.UnitStatus) bool { return s.ActiveState == "active" }) {
-		return u.unlessMissed(ctx, unit, u.client.Restart)
+		return u.startNoticed(ctx, unit, u.client.Restart)
 	}
 	err = u.client.ReloadUnit(ctx, unit)
 	switch {
 	case errors.Is(err, systemd.ErrNotReloadable):
 		// It ended in this moment, or somebody's drop-in has no reload.
 	case errors.Is(err, systemd.ErrEnded) && !u.completes(name):
-		// What Podman said of the new pod's process was missed, as in unlessMissed.
+		// What Podman said of the new pod's process was missed, as in startNoticed.
 	default:
 		return err
 	}
-	return u.unlessMissed(ctx, unit, u.client.Restart)
+	return u.startNoticed(ctx, unit, u.client.Restart)
 }
 
-// unlessMissed starts the unit, and once more when systemd has missed that it did.
+// startNoticed starts the unit, and once more when systemd has missed that it did.
 // Rootless Podman says so from a process that is gone a moment later, and on a busy
 // host before systemd has looked whose it was. systemd itself would start the unit
 // again only after a pause.
-func (u *Units) unlessMissed(ctx context.Context, unit string, start func(context.Context, string) error) error {
+func (u *Units) startNoticed(ctx context.Context, unit string, start func(context.Context, string) error) error {
 	err := start(ctx, unit)
 	if !errors.Is(err, systemd.ErrJob) {
 		return err
